@@ -1,0 +1,386 @@
+"""Networks as methods see them: any `nn.Module`, its features read by forward hooks behind role names.
+
+A tap is the name of a submodule, whose output is read; `<name` reads its first input instead, and `name@last` the
+last of several calls in one pass (a shared ReLU). Roles are the names that methods use for taps: `stem`,
+`stage1..stageN`, `pre1..preN` (before the stage's last activation), `last` (the map whose average feeds the
+classifier) and `pooled` (what the classifier reads).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .core import Batch, Output, Pair, TeacherMode
+
+Segment = tuple[str, Callable[[Tensor], Tensor]]
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A network that can be entered at a role; those of `rankdistill.models` are.
+
+    Attributes:
+        roles: role -> tap.
+    """
+
+    roles: dict[str, str]
+
+    def segments(self) -> Sequence[Segment]:
+        """Return the network as (role that the segment starts from, what it runs), from "images" to the logits."""
+        ...
+
+    def activations(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """Return preN -> the activation that makes stageN of it, for the borders that have one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Tap:
+    module: str
+    reads_input: bool
+    last_call: bool
+
+    @classmethod
+    def parse(cls, text: str) -> _Tap:
+        name = text.removeprefix("<")
+        return cls(name.removesuffix("@last"), text.startswith("<"), name.endswith("@last"))
+
+
+class Network:
+    """A module, the features that are read from it, and how it is run. Adds nothing to the module's state dict.
+
+    Args:
+        module: any module that maps images [B, C, H, W] to logits [B, K].
+        taps: role -> tap (see the module's docstring); `roles(module)` has those that are known.
+        frozen: for a teacher. Its parameters stop requiring gradients, `run` records no graph, and `run` raises
+            RuntimeError if the module is found in train mode or with trainable parameters.
+        mode: "eval", or "batch_stats": a frozen network normalises with the batch's statistics and never writes its own.
+        logits: where the logits are if the module returns a tuple (an index) or a mapping (a key).
+
+    Raises:
+        ValueError: a tap names no submodule; the nearest names are given.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        taps: Mapping[str, str] | None = None,
+        *,
+        frozen: bool = False,
+        mode: TeacherMode = "eval",
+        logits: int | str | None = None,
+    ) -> None:
+        self.module = module
+        self.taps = dict(taps or {})
+        self.frozen = frozen
+        self.mode = mode
+        self._logits = logits
+        self._captured: dict[str, Tensor] | None = None
+        self._versions: dict[str, int] | None = None
+        self._sharing = False
+        self._shared: tuple[Batch, Output] | None = None
+        self._hooks = [self._hook(role, _Tap.parse(tap)) for role, tap in self.taps.items()]
+        if frozen:
+            module.requires_grad_(False).eval()
+
+    def run(self, batch: Batch) -> Output:
+        """Return the outputs for each view of the batch: one pass per view, so batch statistics are per view.
+
+        Raises:
+            RuntimeError: a tap did not run or ran twice in one pass, or a frozen network was thawed.
+            TypeError: the module returned something else than logits, and `logits` does not say where they are.
+        """
+        if self._shared is not None and self._shared[0] is batch:
+            return self._shared[1]
+        if self.frozen:
+            self._check_frozen()
+        with torch.no_grad() if self.frozen else nullcontext(), self._statistics():
+            output = self._pass(batch.images)
+            if batch.strong is not None:
+                output = Output(output.logits, output.features, strong=self._pass(batch.strong))
+        if self._sharing:
+            self._shared = (batch, output)
+        return output
+
+    @contextmanager
+    def shared_pass(self) -> Iterator[None]:
+        """Within it, `run` on one and the same batch runs the module once."""
+        outermost = not self._sharing
+        self._sharing = True
+        try:
+            yield
+        finally:
+            if outermost:
+                self._sharing, self._shared = False, None
+
+    def probe(self, images: Tensor) -> dict[str, tuple[int, ...]]:
+        """Return role -> feature shape without the batch dimension, and "logits", from one dry run in eval mode.
+
+        Modes, buffers and gradients of the module are left as they were.
+
+        Raises:
+            RuntimeError: a feature is overwritten in place by a later layer, or any error of `run`.
+        """
+        training = {module: module.training for module in self.module.modules()}
+        self.module.eval()
+        self._versions = {}
+        try:
+            with torch.no_grad():
+                output = self._pass(images)
+            for role, version in self._versions.items():
+                if output.features[role]._version != version:
+                    raise RuntimeError(
+                        f"the feature {role!r} (tap {self.taps[role]!r}) is overwritten in place by a later layer: "
+                        "tap that layer's output, or build the network with inplace=False"
+                    )
+        finally:
+            self._versions = None
+            for module, mode in training.items():
+                module.training = mode
+        shapes = {role: tuple(feature.shape[1:]) for role, feature in output.features.items()}
+        return shapes | {"logits": tuple(output.logits.shape[1:])}
+
+    def close(self) -> None:
+        """Remove the hooks from the module."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _pass(self, images: Tensor) -> Output:
+        self._captured = {}
+        try:
+            logits = self._select(self.module(images))
+            captured = self._captured
+        finally:
+            self._captured = None
+        if len(captured) != len(self.taps):
+            role = next(role for role in self.taps if role not in captured)
+            raise RuntimeError(
+                f"the tap {self.taps[role]!r} of role {role!r} did not run in this pass: "
+                "the network does not call that module; tap one that it calls"
+            )
+        return Output(logits, captured)
+
+    def _select(self, result: Any) -> Tensor:
+        if self._logits is not None:
+            try:
+                result = result[self._logits]
+            except (KeyError, IndexError, TypeError) as error:
+                raise TypeError(f"logits={self._logits!r} is not in the network's output: {_describe(result)}") from error
+        if not isinstance(result, Tensor):
+            raise TypeError(
+                f"the network returned {_describe(result)}, not a tensor of logits: "
+                "say where the logits are, as Network(..., logits=index or key)"
+            )
+        if result.ndim != 2:
+            raise ValueError(f"the network's logits have shape {tuple(result.shape)}: [batch, classes] is needed")
+        return result
+
+    def _hook(self, role: str, tap: _Tap) -> torch.utils.hooks.RemovableHandle:
+        names = dict(self.module.named_modules())
+        if tap.module not in names:
+            near = difflib.get_close_matches(tap.module, names, n=3, cutoff=0.3)
+            hint = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(filter(None, names))}"
+            raise ValueError(f"{role!r} taps {tap.module!r}, which {type(self.module).__name__} does not have: {hint}")
+
+        def record(value: object) -> None:
+            if self._captured is None:
+                return
+            if not isinstance(value, Tensor):
+                raise TypeError(f"the tap {self.taps[role]!r} of role {role!r} gives {_describe(value)}, not a tensor")
+            if role in self._captured and not tap.last_call:
+                raise RuntimeError(
+                    f"the tap {self.taps[role]!r} of role {role!r} ran twice in one pass (a shared module): "
+                    f"write {self.taps[role] + '@last'!r} for the last call"
+                )
+            self._captured[role] = value
+            if self._versions is not None:
+                self._versions[role] = value._version
+
+        if tap.reads_input:
+            return names[tap.module].register_forward_pre_hook(lambda _, inputs: record(inputs[0]))
+        return names[tap.module].register_forward_hook(lambda _, __, output: record(output))
+
+    def _check_frozen(self) -> None:
+        if any(module.training for module in self.module.modules()):
+            raise RuntimeError("the frozen network is in train mode: something called train() on it; call eval()")
+        if any(parameter.requires_grad for parameter in self.module.parameters()):
+            raise RuntimeError("the frozen network has parameters that require gradients: do not thaw a teacher")
+
+    def _statistics(self) -> Any:
+        return batch_statistics(self.module) if self.frozen and self.mode == "batch_stats" else nullcontext()
+
+
+@contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Within it, batch norms use the batch's statistics and write nothing; all else keeps its mode."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    before = [(norm.training, norm.track_running_stats) for norm in norms]
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm, (training, tracking) in zip(norms, before, strict=True):
+            norm.training, norm.track_running_stats = training, tracking
+
+
+def resume(module: nn.Module, role: str, feature: Tensor) -> Output:
+    """Return logits and later features of a network that is entered at a role.
+
+    Gradients flow through a frozen network's tail into `feature`; its modes and statistics are the caller's business.
+
+    Args:
+        module: a `Staged` network (all of `rankdistill.models`).
+        role: where `feature` belongs: "stem", "stageN", "preN", "last" or "pooled".
+        feature: [B, ...], what the network would have had there.
+
+    Raises:
+        TypeError: the network cannot be entered. ValueError: it has no such border.
+    """
+    if not isinstance(module, Staged):
+        raise TypeError(f"{type(module).__name__} cannot be entered at {role!r}: it has no segments() (see Staged)")
+    segments = module.segments()
+    activations = module.activations()
+    features: dict[str, Tensor] = {}
+    start = role
+    if role in activations:
+        feature = activations[role](feature)
+        start = role.replace("pre", "stage")
+        features[start] = feature
+    borders = [border for border, _ in segments]
+    if start not in borders or start == "images":
+        known = ", ".join([*borders[1:], *activations])
+        raise ValueError(f"{type(module).__name__} cannot be entered at {role!r}: its borders are {known}")
+    tail = segments[borders.index(start) :]
+    for (_, run), (reached, _) in zip(tail, [*tail[1:], ("logits", None)], strict=True):
+        feature = run(feature)
+        features[reached] = feature
+    return Output(features.pop("logits"), features)
+
+
+def pair_of(student: Network, teacher: Network | None, images: Tensor, *, num_samples: int) -> Pair:
+    """Return what is known of both networks after one dry run of each on `images` [B, C, H, W]."""
+    student_shapes = student.probe(images)
+    teacher_shapes = teacher.probe(images) if teacher is not None else {}
+    return Pair(
+        student=student.module,
+        teacher=teacher.module if teacher is not None else None,
+        student_shapes=student_shapes,
+        teacher_shapes=teacher_shapes,
+        num_classes=student_shapes["logits"][0],
+        num_samples=num_samples,
+    )
+
+
+def roles(module: nn.Module) -> dict[str, str]:
+    """Return the known roles of a network as role -> tap; empty if none are known.
+
+    Known are the networks of `rankdistill.models` (they declare theirs), torchvision's classifiers in `_TORCHVISION`,
+    and timm's networks through their `feature_info`.
+    """
+    if isinstance(module, Staged):
+        return dict(module.roles)
+    family = type(module).__name__
+    if type(module).__module__.startswith("torchvision.") and family in _TORCHVISION:
+        return dict(_TORCHVISION[family])
+    if hasattr(module, "feature_info"):
+        return _timm_roles(module)
+    return {}
+
+
+def select_roles(module: nn.Module, needs: Iterable[str]) -> dict[str, str]:
+    """Return the taps of the roles in `needs`.
+
+    Raises:
+        ValueError: the network has no such role; the known ones are given.
+    """
+    known = roles(module)
+    missing = [role for role in needs if role not in known]
+    if missing:
+        have = ", ".join(known) if known else "none"
+        raise ValueError(
+            f"{type(module).__name__} has no role {missing[0]!r} (known: {have}): "
+            'pass taps={"' + missing[0] + '": "name.of.a.submodule"} to Network'
+        )
+    return {role: known[role] for role in needs}
+
+
+def _timm_roles(module: nn.Module) -> dict[str, str]:
+    """Stages from timm's `feature_info`; a first entry that is not a stage of blocks is the stem."""
+    entries = [entry["module"] for entry in cast("Any", module).feature_info if entry.get("module")]
+    found: dict[str, str] = {}
+    if entries and entries[0].split(".")[0] not in ("layer1", "stages", "stages_0", "blocks", "layers", "layers_0"):
+        found["stem"] = entries.pop(0)
+    found |= {f"stage{number}": entry for number, entry in enumerate(entries, start=1)}
+    names = dict(module.named_modules())
+    if "global_pool" in names:
+        found["last"] = "<global_pool"
+    classifier = cast("Any", module).get_classifier() if hasattr(module, "get_classifier") else None
+    for name, submodule in names.items():
+        if submodule is classifier:
+            found["pooled"] = f"<{name}"
+    return found
+
+
+# torchvision's classifiers: class name -> role -> tap. Where a stage is not one module, its last block is tapped.
+_TORCHVISION: dict[str, dict[str, str]] = {
+    "ResNet": {
+        "stem": "maxpool",
+        **{f"stage{n}": f"layer{n}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<fc",
+    },
+    "MobileNetV2": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{i}" for n, i in enumerate((1, 3, 6, 13, 17), 1)},
+        "last": "features",
+        "pooled": "<classifier",
+    },
+    "EfficientNet": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{i}" for n, i in enumerate((1, 2, 3, 5, 7), 1)},
+        "last": "<avgpool",
+        "pooled": "<classifier",
+    },
+    "ShuffleNetV2": {
+        "stem": "maxpool",
+        **{f"stage{n}": f"stage{n + 1}" for n in range(1, 4)},
+        "last": "conv5",
+        "pooled": "<fc",
+    },
+    "ConvNeXt": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{2 * n - 1}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<classifier",
+    },
+    "RegNet": {
+        "stem": "stem",
+        **{f"stage{n}": f"trunk_output.block{n}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<fc",
+    },
+    "SwinTransformer": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{2 * n - 1}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<head",
+    },
+    "VisionTransformer": {"stem": "encoder.dropout", "last": "encoder.ln", "pooled": "<heads"},
+}
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with keys {', '.join(map(repr, value))}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
