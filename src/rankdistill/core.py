@@ -7,7 +7,7 @@ is exactly the state that its paper adds. Nothing here knows about data, trainin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -52,13 +52,13 @@ class Batch:
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Return the batch with every tensor on `device`."""
-
-        def moved(value: object) -> object:
-            if isinstance(value, Tensor | Batch):
-                return value.to(device, non_blocking=non_blocking)
-            return value
-
-        return type(self)(**{f.name: moved(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in values.items()
+            if isinstance(value, Tensor | Batch)
+        }
+        return dataclasses.replace(self, **moved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Method(nn.Module):
         return student
 
     def deploy(self, student: nn.Module) -> nn.Module:
-        """Return what is evaluated, saved and exported, made from the trained student."""
+        """Return what is evaluated, saved and exported. Called after every epoch: the student must stay as it is."""
         return student
 
 
@@ -204,7 +204,7 @@ class Sum(Method):
         """Run every term; those that run the networks plainly share one pass of each."""
         if teacher is None and self.reads_teacher:
             readers = [name for name, term in self._terms() if term.reads_teacher]
-            raise ValueError(f"{', '.join(readers)} reads a teacher, but this run has none: give it one")
+            raise ValueError(f"a teacher is read by {', '.join(readers)}, but this run has none: give it one")
         with ExitStack() as stack:
             for network in (student, teacher):
                 if network is not None:
@@ -288,6 +288,20 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
+def paired_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both logits in at least float32, the teacher's detached.
+
+    Raises:
+        ValueError: they are not two [B, K] of one shape.
+    """
+    if student.ndim != 2 or student.shape != teacher.shape:
+        raise ValueError(
+            f"the student's logits have shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: "
+            "logits of the same samples and classes, [batch, classes], are needed"
+        )
+    return at_least_float32(student), at_least_float32(teacher.detach())
+
+
 @contextmanager
 def _state_held(method: Method) -> Iterator[None]:
     inner = [module for module in method.modules() if isinstance(module, Method)]
@@ -301,5 +315,5 @@ def _state_held(method: Method) -> Iterator[None]:
             module.updates_state = value
 
 
-def _union(needs: Iterator[tuple[str, ...]]) -> tuple[str, ...]:
+def _union(needs: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(role for roles in needs for role in roles))

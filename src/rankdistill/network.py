@@ -3,7 +3,7 @@
 A tap is the name of a submodule, whose output is read; `<name` reads its first input instead, and `name@last` the
 last of several calls in one pass (a shared ReLU). Roles are the names that methods use for taps: `stem`,
 `stage1..stageN`, `pre1..preN` (before the stage's last activation), `last` (the map whose average feeds the
-classifier) and `pooled` (what the classifier reads).
+classifier) and `pooled` (what the last linear layer reads).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.random import fork_rng
 
 from .core import Batch, Output, Pair, TeacherMode
 
@@ -62,7 +64,7 @@ class Network:
         taps: role -> tap (see the module's docstring); `roles(module)` has those that are known.
         frozen: for a teacher. Its parameters stop requiring gradients, `run` records no graph, and `run` raises
             RuntimeError if the module is found in train mode or with trainable parameters.
-        mode: "eval", or "batch_stats": a frozen network normalises with the batch's statistics and never writes its own.
+        mode: "eval", or "batch_stats": a frozen network normalises with the batch's statistics, never writing its own.
         logits: where the logits are if the module returns a tuple (an index) or a mapping (a key).
 
     Raises:
@@ -85,8 +87,7 @@ class Network:
         self._logits = logits
         self._captured: dict[str, Tensor] | None = None
         self._versions: dict[str, int] | None = None
-        self._sharing = False
-        self._shared: tuple[Batch, Output] | None = None
+        self._shared: list[tuple[Batch, Output]] | None = None
         self._hooks = [self._hook(role, _Tap.parse(tap)) for role, tap in self.taps.items()]
         if frozen:
             module.requires_grad_(False).eval()
@@ -98,42 +99,47 @@ class Network:
             RuntimeError: a tap did not run or ran twice in one pass, or a frozen network was thawed.
             TypeError: the module returned something else than logits, and `logits` does not say where they are.
         """
-        if self._shared is not None and self._shared[0] is batch:
-            return self._shared[1]
+        for seen, output in self._shared or ():
+            if seen is batch:
+                return output
         if self.frozen:
             self._check_frozen()
         with torch.no_grad() if self.frozen else nullcontext(), self._statistics():
             output = self._pass(batch.images)
             if batch.strong is not None:
                 output = Output(output.logits, output.features, strong=self._pass(batch.strong))
-        if self._sharing:
-            self._shared = (batch, output)
+        if self._shared is not None:
+            self._shared.append((batch, output))
         return output
 
     @contextmanager
     def shared_pass(self) -> Iterator[None]:
         """Within it, `run` on one and the same batch runs the module once."""
-        outermost = not self._sharing
-        self._sharing = True
+        outer = self._shared
+        self._shared = [] if outer is None else outer
         try:
             yield
         finally:
-            if outermost:
-                self._sharing, self._shared = False, None
+            self._shared = outer
 
     def probe(self, images: Tensor) -> dict[str, tuple[int, ...]]:
         """Return role -> feature shape without the batch dimension, and "logits", from one dry run in eval mode.
 
-        Modes, buffers and gradients of the module are left as they were.
+        Modes, buffers and gradients of the module and the random state are left as they were. Dropout stays on in
+        a network that trains, since an in-place one overwrites features only then.
 
         Raises:
             RuntimeError: a feature is overwritten in place by a later layer, or any error of `run`.
         """
         training = {module: module.training for module in self.module.modules()}
         self.module.eval()
+        for module in training:
+            if isinstance(module, _DropoutNd) and not self.frozen:
+                module.train()
         self._versions = {}
+        device = images.device
         try:
-            with torch.no_grad():
+            with torch.no_grad(), fork_rng([device] if device.type != "cpu" else [], device_type=device.type):
                 output = self._pass(images)
             for role, version in self._versions.items():
                 if output.features[role]._version != version:
@@ -169,11 +175,14 @@ class Network:
         return Output(logits, captured)
 
     def _select(self, result: Any) -> Tensor:
-        if self._logits is not None:
+        if self._logits is not None and not isinstance(result, Tensor):
             try:
                 result = result[self._logits]
             except (KeyError, IndexError, TypeError) as error:
-                raise TypeError(f"logits={self._logits!r} is not in the network's output: {_describe(result)}") from error
+                raise TypeError(
+                    f"logits={self._logits!r} is not in the network's output, {_describe(result)}: "
+                    "say where the logits are, as Network(..., logits=index or key)"
+                ) from error
         if not isinstance(result, Tensor):
             raise TypeError(
                 f"the network returned {_describe(result)}, not a tensor of logits: "
@@ -184,7 +193,7 @@ class Network:
         return result
 
     def _hook(self, role: str, tap: _Tap) -> torch.utils.hooks.RemovableHandle:
-        names = dict(self.module.named_modules())
+        names: dict[str, nn.Module] = dict(self.module.named_modules())
         if tap.module not in names:
             near = difflib.get_close_matches(tap.module, names, n=3, cutoff=0.3)
             hint = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(filter(None, names))}"
@@ -204,9 +213,16 @@ class Network:
             if self._versions is not None:
                 self._versions[role] = value._version
 
+        def record_input(_: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
+            record(next(iter((*inputs, *named.values())), None))
+
+        def record_output(_: nn.Module, __: object, output: object) -> None:
+            record(output)
+
+        tapped = names[tap.module]
         if tap.reads_input:
-            return names[tap.module].register_forward_pre_hook(lambda _, inputs: record(inputs[0]))
-        return names[tap.module].register_forward_hook(lambda _, __, output: record(output))
+            return tapped.register_forward_pre_hook(record_input, with_kwargs=True)
+        return tapped.register_forward_hook(record_output)
 
     def _check_frozen(self) -> None:
         if any(module.training for module in self.module.modules()):
@@ -290,7 +306,10 @@ def roles(module: nn.Module) -> dict[str, str]:
         return dict(module.roles)
     family = type(module).__name__
     if type(module).__module__.startswith("torchvision.") and family in _TORCHVISION:
-        return dict(_TORCHVISION[family])
+        found = dict(_TORCHVISION[family])
+        if family == "EfficientNet":  # followed by a stem-like convolution; the small V2 has one stage less
+            found["stage5"] = f"features.{len(cast('Any', module).features) - 2}"
+        return found
     if hasattr(module, "feature_info"):
         return _timm_roles(module)
     return {}
@@ -321,8 +340,9 @@ def _timm_roles(module: nn.Module) -> dict[str, str]:
         found["stem"] = entries.pop(0)
     found |= {f"stage{number}": entry for number, entry in enumerate(entries, start=1)}
     names = dict(module.named_modules())
-    if "global_pool" in names:
-        found["last"] = "<global_pool"
+    for name in ("global_pool", "head.global_pool"):
+        if name in names:
+            found["last"] = f"<{name}"
     classifier = cast("Any", module).get_classifier() if hasattr(module, "get_classifier") else None
     for name, submodule in names.items():
         if submodule is classifier:
@@ -342,13 +362,13 @@ _TORCHVISION: dict[str, dict[str, str]] = {
         "stem": "features.0",
         **{f"stage{n}": f"features.{i}" for n, i in enumerate((1, 3, 6, 13, 17), 1)},
         "last": "features",
-        "pooled": "<classifier",
+        "pooled": "<classifier.1",
     },
     "EfficientNet": {
         "stem": "features.0",
-        **{f"stage{n}": f"features.{i}" for n, i in enumerate((1, 2, 3, 5, 7), 1)},
+        **{f"stage{n}": f"features.{i}" for n, i in enumerate((1, 2, 3, 5), 1)},
         "last": "<avgpool",
-        "pooled": "<classifier",
+        "pooled": "<classifier.1",
     },
     "ShuffleNetV2": {
         "stem": "maxpool",
@@ -360,7 +380,7 @@ _TORCHVISION: dict[str, dict[str, str]] = {
         "stem": "features.0",
         **{f"stage{n}": f"features.{2 * n - 1}" for n in range(1, 5)},
         "last": "<avgpool",
-        "pooled": "<classifier",
+        "pooled": "<classifier.2",
     },
     "RegNet": {
         "stem": "stem",
@@ -374,7 +394,7 @@ _TORCHVISION: dict[str, dict[str, str]] = {
         "last": "<avgpool",
         "pooled": "<head",
     },
-    "VisionTransformer": {"stem": "encoder.dropout", "last": "encoder.ln", "pooled": "<heads"},
+    "VisionTransformer": {"stem": "encoder.dropout", "last": "encoder.ln", "pooled": "<heads.head"},
 }
 
 

@@ -7,6 +7,7 @@ Differs from the authors' code: the average pool is global, so inputs need not b
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -89,8 +90,8 @@ class ResNet(nn.Module):
 
     def activations(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Return preN -> the ReLU that ends stage N."""
-        stages = (self.layer1, self.layer2, self.layer3)
-        return {f"pre{n}": stage[-1].relu2 for n, stage in enumerate(stages, start=1)}
+        last_blocks = [cast("BasicBlock", stage[-1]) for stage in (self.layer1, self.layer2, self.layer3)]
+        return {f"pre{n}": block.relu2 for n, block in enumerate(last_blocks, start=1)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, [B, num_classes]."""

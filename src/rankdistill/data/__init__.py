@@ -1,0 +1,30 @@
+"""Data sets as uint8 tensors in memory, splits, augmentation, and the loader that makes batches of them."""
+
+from __future__ import annotations
+
+from . import digits, fashion_mnist, tiny_imagenet
+from .augment import crop_and_flip, weak_view
+from .loader import Loader, evaluation_batches
+from .sets import DataError, DataSet, Load, Split
+from .splits import few_labels, hold_out
+
+DATASETS: dict[str, Load] = {
+    "digits": digits.load,
+    "fashion_mnist": fashion_mnist.load,
+    "tiny_imagenet": tiny_imagenet.load,
+}
+"""Name -> function that reads the data set."""
+
+__all__ = [
+    "DATASETS",
+    "DataError",
+    "DataSet",
+    "Load",
+    "Loader",
+    "Split",
+    "crop_and_flip",
+    "evaluation_batches",
+    "few_labels",
+    "hold_out",
+    "weak_view",
+]

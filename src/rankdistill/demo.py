@@ -1,0 +1,169 @@
+"""The demonstration: on real digits, a teacher, and a much smaller student trained three ways with few labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .build import build
+from .console import Terminal
+from .models import MODELS
+from .recipes import digits
+from .run import Run
+from .train import Plan, Record, fit
+
+STUDENTS: dict[str, Callable[[], Run]] = {"plain": digits.plain, "KD": digits.kd, "RA": digits.ra}
+
+COLUMNS = ("", "network", "top-1 %", "gain over plain", "rank agreement", "parameters", "MACs", "seconds")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One student after its training.
+
+    Attributes:
+        run: its configuration.
+        record: what `fit` returned.
+        curve: top-1 accuracy in percent by epoch.
+        logits: [N, K], of the test images.
+    """
+
+    run: Run
+    record: Record
+    curve: dict[int, float]
+    logits: Tensor
+
+    @property
+    def top1(self) -> float:
+        """Return the accuracy of the last epoch, in percent."""
+        return float(self.record["last"]["top1"])
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demonstration gave.
+
+    Attributes:
+        teacher: the teacher.
+        students: way of training -> one student per seed.
+        sizes: network name -> (parameters, multiply-adds of one image).
+        images: [N, C, H, W], the test images as the networks see them.
+        seconds: of the whole job.
+    """
+
+    teacher: Trained
+    students: dict[str, list[Trained]]
+    sizes: dict[str, tuple[int, int]]
+    images: Tensor
+    seconds: float
+
+
+def run_demo(folder: Path, seeds: int, console: Console) -> Demo:
+    """Train the teacher, and every student with every seed; all files go under `folder`.
+
+    A seed chooses a student's initial weights, the order and augmentation of its images, and which images are labelled;
+    the three ways of training share all of it, so their differences are paired.
+
+    Raises:
+        ValueError: fewer than 2 seeds, which have no spread.
+    """
+    if seeds < 2:
+        raise ValueError(f"seeds is {seeds}: a spread needs at least 2")
+    started = time.perf_counter()
+    teacher_run = dataclasses.replace(digits.teacher(), runs=folder)
+    teacher, plan = _trained(teacher_run, console)
+    students: dict[str, list[Trained]] = {name: [] for name in STUDENTS}
+    for seed in range(seeds):
+        data = dataclasses.replace(digits.plain().data, subset_seed=seed)
+        for name, recipe in STUDENTS.items():
+            run = dataclasses.replace(recipe(), runs=folder, seed=seed, stream_seed=seed, data=data)
+            if run.teacher is not None:
+                run = dataclasses.replace(run, teacher_weights=plan.weights)
+            students[name].append(_trained(run, console)[0])
+    test = list(plan.test())
+    image_shape = tuple(test[0].images.shape[1:])
+    networks = {teacher_run.student, *(student[0].run.student for student in students.values())}
+    sizes = {name: size_of(MODELS[name](teacher.logits.shape[1]), image_shape) for name in networks}
+    images = torch.cat([batch.images for batch in test]).cpu()
+    return Demo(teacher, students, sizes, images, time.perf_counter() - started)
+
+
+def paired(students: list[Trained], plain: list[Trained]) -> tuple[float, float]:
+    """Return mean and standard deviation of the accuracy gained over the plain student of the same seed, in points."""
+    gains = [student.top1 - other.top1 for student, other in zip(students, plain, strict=True)]
+    return statistics.mean(gains), statistics.stdev(gains)
+
+
+def rank_agreement(student: Tensor, teacher: Tensor) -> float:
+    """Return the mean over samples of Spearman's correlation of both networks' logits [N, K]; 1 is the same ranking."""
+    ranks = [logits.argsort(dim=1).argsort(dim=1).double() for logits in (student, teacher)]
+    centred = [rank - rank.mean(dim=1, keepdim=True) for rank in ranks]
+    return float(torch.cosine_similarity(centred[0], centred[1], dim=1).mean())
+
+
+def size_of(module: nn.Module, image_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the number of parameters and of multiply-adds (convolutions and classifier) of one image."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(torch.zeros(1, *image_shape))
+    return sum(parameter.numel() for parameter in module.parameters()), counter.get_total_flops() // 2
+
+
+def table_of(demo: Demo) -> Table:
+    """Return the demonstration's table."""
+    seeds = len(demo.students["plain"])
+    labels = demo.students["plain"][0].run.data.num_labels
+    table = Table(title=f"Handwritten digits, students with {labels} labels, {seeds} seeds: mean ± standard deviation")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right")
+    for row in rows_of(demo):
+        table.add_row(*row)
+    return table
+
+
+def rows_of(demo: Demo) -> list[tuple[str, ...]]:
+    """Return the rows of the table: teacher first, then the students."""
+
+    def row(name: str, trained: list[Trained], accuracy: str, gain: str) -> tuple[str, ...]:
+        network = trained[0].run.student
+        parameters, macs = demo.sizes[network]
+        seconds = statistics.mean(one.record["seconds"] for one in trained)
+        agreement = statistics.mean(rank_agreement(one.logits, demo.teacher.logits) for one in trained)
+        return (
+            name,
+            network,
+            accuracy,
+            gain,
+            f"{agreement:.3f}",
+            f"{parameters:,}",
+            f"{macs / 1e6:.2f} M",
+            f"{seconds:.1f}",
+        )
+
+    rows = [row("teacher", [demo.teacher], f"{demo.teacher.top1:.2f}", "")]
+    for name, students in demo.students.items():
+        scores = [student.top1 for student in students]
+        gain = "" if name == "plain" else "{:+.2f} ± {:.2f}".format(*paired(students, demo.students["plain"]))
+        rows.append(row(name, students, f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}", gain))
+    return rows
+
+
+def _trained(run: Run, console: Console) -> tuple[Trained, Plan]:
+    with Terminal(console, f"{run.recipe} seed {run.seed}") as terminal:
+        plan = build(run, watchers=[terminal])
+        record = fit(plan)
+    module = plan.state.method.deploy(plan.state.student.module).eval()
+    with torch.no_grad(), plan.state.autocast():
+        logits = torch.cat([module(batch.images).float().cpu() for batch in plan.test()])
+    curve = {entry["epoch"]: entry["top1"] for entry in plan.records if "top1" in entry}
+    return Trained(run, record, curve, logits), plan

@@ -1,0 +1,163 @@
+"""Which path a call takes: kernels behind an `autograd.Function`, or custom operators and torch operations.
+
+Plain CPU tensors in eager mode go straight to the kernels. Everything else (other devices, `torch.compile`,
+`torch.func` transforms) finds the blocks with a custom operator. They are constant almost everywhere; the result
+follows from them in torch operations, so every transform, forward mode included, differentiates what it sees.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from . import portable
+
+
+@torch.library.custom_op("rankdistill::rank_blocks", mutates_args=())
+def rank_blocks(values: Tensor, scale: float, kl: bool) -> Tensor:
+    """Return the blocks of the soft ranks of scale * values, [..., n] int64: see `portable.rank_blocks`."""
+    return portable.rank_blocks(values, scale, kl)
+
+
+@torch.library.custom_op("rankdistill::sort_blocks", mutates_args=())
+def sort_blocks(ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
+    """Return the blocks of the soft sort of rows in descending order, [..., n] int64: see `portable.sort_blocks`."""
+    return portable.sort_blocks(ordered, epsilon, kl)
+
+
+@rank_blocks.register_kernel("cpu")
+def _(values: Tensor, scale: float, kl: bool) -> Tensor:
+    _, blocks = _cpu().rank(_rows(values), scale, kl, 0.0)
+    if blocks is None:
+        return torch.zeros(values.shape, dtype=torch.int64)
+    return torch.from_numpy(blocks).long().view(values.shape)
+
+
+@sort_blocks.register_kernel("cpu")
+def _(ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
+    return torch.from_numpy(_cpu().sort_blocks(_rows(ordered), epsilon, kl)).long().view(ordered.shape)
+
+
+@rank_blocks.register_fake
+@sort_blocks.register_fake
+def _(values: Tensor, epsilon: float, kl: bool) -> Tensor:
+    del epsilon, kl
+    return torch.empty(values.shape, dtype=torch.int64, device=values.device)
+
+
+@rank_blocks.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], values: Tensor, scale: float, kl: bool) -> tuple[Tensor, int]:
+    del info
+    return rank_blocks(values.movedim(in_dims[0] or 0, 0), scale, kl), 0
+
+
+@sort_blocks.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], ordered: Tensor, epsilon: float, kl: bool) -> tuple[Tensor, int]:
+    del info
+    return sort_blocks(ordered.movedim(in_dims[0] or 0, 0), epsilon, kl), 0
+
+
+def ranks(values: Tensor, scale: float, kl: bool, offset: float) -> Tensor:
+    """Return the ascending soft ranks of scale * values along the last dimension, less `offset`, differentiable.
+
+    The values are float32 or float64, with at least one element.
+    """
+    if is_plain(values):
+        result: Tensor = _Ranks.apply(values, scale, kl, offset)
+        return result
+    blocks = rank_blocks(values.detach(), scale, kl)
+    return portable.ranks_of_blocks(values, blocks, scale, kl, offset)
+
+
+def is_plain(values: Tensor) -> bool:
+    """Return whether a kernel may read the tensor's memory: on the CPU, and no tracing, transform or subclass."""
+    return (
+        values.is_cpu
+        and type(values) in (Tensor, nn.Parameter)
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()  # as Function.apply asks
+        and torch._C._len_torch_dispatch_stack() == 0
+        and forward_ad._current_level < 0
+    )
+
+
+class _Ranks(torch.autograd.Function):
+    """The kernels. Forward mode and transforms take the other path, so there is no `jvp` and no `setup_context`.
+
+    (The latter alone costs more than the kernels of a small batch.)
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, scale: float, kl: bool, offset: float) -> Tensor:
+        ranks, blocks = _cpu().rank(_rows(values), scale, kl, offset)
+        result = torch.from_numpy(ranks).view_as(values)
+        ctx.save_for_backward(result if kl else None, None if blocks is None else torch.from_numpy(blocks))
+        ctx.scale, ctx.offset = scale, offset
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        ranks, blocks = ctx.saved_tensors
+        if torch.is_grad_enabled() or not is_plain(gradient):
+            weight = None if ranks is None else ranks + ctx.offset
+            bins = None if blocks is None else blocks.view(gradient.shape)
+            return portable.project(gradient, weight, bins, ctx.scale), None, None, None
+        weight, bins = (None if x is None else _rows(x) for x in (ranks, blocks))
+        product = _cpu().project(_rows(gradient), weight, bins, ctx.scale, ctx.offset)
+        return torch.from_numpy(product).view_as(gradient), None, None, None
+
+
+class _LinearSquaredDistance(torch.autograd.Function):
+    """The mean squared difference of Euclidean ranks by row, and the differences; None, None if a row is not linear.
+
+    The second derivative comes by way of the saved differences, which are an output.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, scale: float) -> tuple[Tensor | None, Tensor | None]:
+        found = _cpu().linear_l2(_rows(student), _rows(teacher), scale)
+        if found is None:
+            return None, None
+        loss = torch.from_numpy(found[0]).view(student.shape[:-1])
+        difference = torch.from_numpy(found[1]).view_as(student)
+        ctx.save_for_backward(difference)
+        ctx.set_materialize_grads(False)
+        ctx.scale = scale
+        return loss, difference
+
+    @staticmethod
+    def backward(ctx: Any, loss: Tensor | None, difference: Tensor | None) -> tuple[Tensor | None, None, None]:
+        (saved,) = ctx.saved_tensors
+        gradient = None if loss is None else (loss * (2.0 * ctx.scale / saved.shape[-1])).unsqueeze(-1) * saved
+        if difference is not None:
+            product = portable.project(difference, None, None, ctx.scale)
+            gradient = product if gradient is None else gradient + product
+        return gradient, None, None
+
+
+def linear_squared_distance(student: Tensor, teacher: Tensor, scale: float) -> Tensor | None:
+    """Return the mean squared difference of the Euclidean ranks of two [..., n], by row, for a constant teacher.
+
+    None if that is not one pass of a kernel: a row is not linear, or the tensors are not plain and of one dtype.
+    """
+    if not (is_plain(student) and is_plain(teacher) and student.dtype == teacher.dtype):
+        return None
+    loss: Tensor | None = _LinearSquaredDistance.apply(student, teacher, scale)[0]
+    return loss
+
+
+@functools.cache
+def _cpu() -> Any:
+    """The module of the kernels, imported at the first use: numba is slow to import."""
+    return importlib.import_module(".cpu", __package__)
+
+
+def _rows(values: Tensor) -> Any:
+    """Return the tensor's memory as a contiguous NumPy array [rows, n]; a copy only if it is not contiguous."""
+    array = values.detach().contiguous().numpy()
+    return array if array.ndim == 2 else array.reshape(-1, array.shape[-1])
