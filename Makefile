@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock clean
+.PHONY: help setup demo test lint format select-digits bench-softrank lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -34,6 +34,12 @@ lint: $(INSTALLED)  ## Check format, style, types and import rules
 format: $(INSTALLED)  ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+select-digits: $(INSTALLED)  ## Choose the digits recipes' settings on held-out images (half an hour)
+	$(BIN)/python benchmarks/select_digits.py
+
+bench-softrank: $(INSTALLED)  ## Measure the soft-rank operator beside its peers
+	$(BIN)/python benchmarks/softrank.py
 
 lock:  ## Renew requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

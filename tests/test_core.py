@@ -33,8 +33,8 @@ from rankdistill.core import (
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import Network, pair_of, roles, select_roles
 
-STUDENT_WIDTHS = (4, 4, 6, 8)
-TEACHER_WIDTHS = (4, 6, 8, 12)
+STUDENT_WIDTHS = (8, 8, 12, 16)
+TEACHER_WIDTHS = (8, 12, 16, 24)
 BEYOND_THE_TAP = {"matched": ("layer3", "fc"), "mixed_path": ("layer3", "fc"), "bank": ("fc",)}
 """Parameters of the student that a contract method cannot reach."""
 
@@ -394,8 +394,8 @@ class TestSum:
     def test_needs_are_united(self):
         total = Sum(
             task=(1.0, CrossEntropy()),
-            bank=(1.0, Bank(8, 12, 12)),
-            wide=(1.0, Widened(8, 12)),
+            bank=(1.0, Bank(16, 24, 12)),
+            wide=(1.0, Widened(16, 24)),
             views=(1.0, BothViews()),
         )
         assert total.student_needs == ("pooled", "widened")
@@ -426,7 +426,7 @@ class TestSum:
             Sum()
 
     def test_missing_teacher_names_the_readers(self):
-        total = Sum(task=(1.0, CrossEntropy()), kd=(1.0, NoisyTeacher()), crd=(1.0, Bank(8, 12, 12)))
+        total = Sum(task=(1.0, CrossEntropy()), kd=(1.0, NoisyTeacher()), crd=(1.0, Bank(16, 24, 12)))
         with pytest.raises(ValueError, match="a teacher is read by kd, crd, but this run has none"):
             total(random_batch(), Network(small()), None)
 
@@ -457,6 +457,39 @@ class TestSum:
         assert isinstance(adapted[1], nn.Identity)
         assert isinstance(adapted[0][1], nn.Flatten)
         assert total.deploy(adapted) is student
+
+
+class TestPrepareAndObserve:
+    class Watching(Constant):
+        """Counts the batches that it is shown beforehand; observes how many."""
+
+        observes = True
+        num_seen = 0
+
+        def prepare(self, teacher, batches):
+            self.num_seen = len(list(batches()))
+            return [f"{self.values} saw {self.num_seen}"]
+
+        def observe(self, batch, student, teacher):
+            return {"seen": self.num_seen}
+
+    def test_nothing_by_default(self):
+        assert NoisyTeacher().prepare(None, list) == []
+        assert NoisyTeacher().observe(random_batch(), *outputs()) == {}
+        assert not NoisyTeacher().observes
+
+    def test_sum_asks_every_term(self):
+        inner = Sum(b=(1.0, EachView(self.Watching(b=2.0))))
+        total = Sum(task=(1.0, CrossEntropy()), a=(1.0, self.Watching(a=1.0)), inner=(1.0, inner))
+        sentences = total.prepare(None, lambda: [random_batch(step) for step in range(3)])
+        assert sentences == ["{'a': 1.0} saw 3", "{'b': 2.0} saw 3"]
+        assert total.observes
+        assert total.observe(random_batch(), *outputs()) == {"a/seen": 3, "inner/b/seen": 3}
+
+    def test_sum_without_an_observing_term(self):
+        total = Sum(task=(1.0, CrossEntropy()), noisy=(1.0, NoisyTeacher()))
+        assert not total.observes
+        assert not EachView(total).observes
 
 
 class TestEachView:
@@ -517,7 +550,7 @@ class TestEachView:
         assert method.updates_state
 
     def test_takes_over_what_the_method_declares(self):
-        method = EachView(Widened(8, 12))
+        method = EachView(Widened(16, 24))
         assert (method.student_needs, method.teacher_needs, method.views) == (("widened",), ("pooled",), 2)
         assert method.reads_teacher
         assert not EachView(CrossEntropy()).reads_teacher
@@ -535,7 +568,7 @@ class TestEachView:
     @pytest.mark.parametrize("wrap", [lambda method: method, lambda method: Sum(x=(1.0, method))])
     def test_refuses_a_method_that_runs_the_networks(self, wrap):
         with pytest.raises(ValueError, match="MixedPath runs the networks itself"):
-            EachView(wrap(MixedPath(6, 8)))
+            EachView(wrap(MixedPath(12, 16)))
 
     def test_missing_second_view(self):
         batch, (student, teacher) = dataclasses.replace(random_batch(), strong=None), outputs()

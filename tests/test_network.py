@@ -1,5 +1,6 @@
 import collections
 import copy
+import dataclasses
 
 import pytest
 import timm
@@ -279,7 +280,8 @@ class TestLogits:
 class TestFrozen:
     def test_freezes(self):
         module = small()
-        output = Network(module, roles(module), frozen=True).run(BOTH)
+        images = BOTH.images.clone().requires_grad_()
+        output = Network(module, roles(module), frozen=True).run(dataclasses.replace(BOTH, images=images))
         assert not any(m.training for m in module.modules())
         assert not any(p.requires_grad for p in module.parameters())
         for view in (output, output.strong):

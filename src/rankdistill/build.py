@@ -41,6 +41,8 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     teacher_weights = _teacher_weights(run)
     fabric = Fabric(accelerator=run.accelerator, devices=1, precision=resolve_precision(run.precision, run.accelerator))
     device = fabric.device
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
 
     data = load_data(run.data)
     train, test = _splits(data, run.data)

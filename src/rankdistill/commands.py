@@ -153,7 +153,7 @@ def _configured(
         print(f"{usage}\n\n{kind} is one of {', '.join(recipes)}.\nMODEL is one of {', '.join(MODELS)}.")
         print(f"`rankdistill {command} {next(iter(recipes))} --help` shows the options.")
         raise SystemExit(0 if asked else 2)
-    recipe = look_up(recipes, arguments[0], kind.lower())
+    recipe = look_up(recipes, arguments[0], kind.lower().replace("dataset", "data set"))
     parser = argparse.ArgumentParser(prog=f"rankdistill {command}", add_help=False, allow_abbrev=False)
     for network in inspect.signature(recipe).parameters:
         parser.add_argument(f"--{network}", default=argparse.SUPPRESS)

@@ -57,6 +57,10 @@ class Terminal:
         if plan.state.epoch:
             self.console.print(f"{self.title}: going on after epoch {plan.state.epoch}", highlight=False)
 
+    def note(self, sentence: str) -> None:
+        """Show a method's advice."""
+        self.console.print(f"{self.title}: {sentence}", soft_wrap=True, highlight=False)
+
     def step(self, images: int) -> None:
         """Count a step."""
         self._images += images

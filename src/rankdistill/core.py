@@ -7,7 +7,7 @@ is exactly the state that its paper adds. Nothing here knows about data, trainin
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
@@ -103,6 +103,7 @@ class Method(nn.Module):
         views: 2 if it reads `Output.strong` as well.
         reads_teacher: False if it works without a teacher.
         teacher_mode: "eval", or "batch_stats" (batch statistics; running statistics are never written).
+        observes: True if `observe` has something to log.
 
     What a method remembers between steps is a buffer, and is written only while `self.updates_state` is true:
     `EachView` clears it for the second view.
@@ -113,6 +114,7 @@ class Method(nn.Module):
     views: int = 1
     reads_teacher: bool = True
     teacher_mode: TeacherMode = "eval"
+    observes: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,6 +137,17 @@ class Method(nn.Module):
         if teacher is None:
             raise ValueError(f"{type(self).__name__} reads a teacher, but this run has none: give it one")
         return self.losses(batch, student.run(batch), teacher.run(batch))
+
+    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+        """Look at the teacher and some training batches; return what the user should know, a sentence each.
+
+        Called once, before the first step, and not when a run goes on: what it finds out is kept in buffers.
+        """
+        return []
+
+    def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
+        """Return what is worth logging after an epoch, from one training batch. Read only if `observes` is true."""
+        return {}
 
     def adapt(self, student: nn.Module) -> nn.Module:
         """Return the student that is trained. Called once, before training."""
@@ -191,6 +204,7 @@ class Sum(Method):
         self.teacher_needs = _union(method.teacher_needs for method in methods.values())
         self.views = max(method.views for method in methods.values())
         self.reads_teacher = any(method.reads_teacher for method in methods.values())
+        self.observes = any(method.observes for method in methods.values())
         modes = {name: method.teacher_mode for name, method in methods.items() if method.reads_teacher}
         if len(set(modes.values())) > 1:
             raise ValueError(f"one teacher pass cannot be in two modes: {modes}; train these methods in separate runs")
@@ -210,6 +224,19 @@ class Sum(Method):
                 if network is not None:
                     stack.enter_context(network.shared_pass())
             return self._collect({name: term(batch, student, teacher) for name, term in self._terms()})
+
+    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+        """Let each term prepare."""
+        return [sentence for _, term in self._terms() for sentence in term.prepare(teacher, batches)]
+
+    def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
+        """Return every term's observations, named as its losses are."""
+        return {
+            f"{name}/{key}": value
+            for name, term in self._terms()
+            if term.observes
+            for key, value in term.observe(batch, student, teacher).items()
+        }
 
     def adapt(self, student: nn.Module) -> nn.Module:
         """Let each term change the student, in order."""
@@ -257,6 +284,7 @@ class EachView(Method):
         self.teacher_needs = method.teacher_needs
         self.reads_teacher = method.reads_teacher
         self.teacher_mode = method.teacher_mode
+        self.observes = method.observes
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
         """Return the losses of the weak view plus those of the strong view, under the same names."""
@@ -268,6 +296,14 @@ class EachView(Method):
             second = dataclasses.replace(batch, images=batch.strong, strong=None)
             strong = self.method.losses(second, student.strong, cast("Output", strong_teacher))
         return {name: value + strong[name] for name, value in weak.items()}
+
+    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+        """As the method does."""
+        return self.method.prepare(teacher, batches)
+
+    def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
+        """As the method does, on the weak view."""
+        return self.method.observe(batch, student, teacher)
 
     def adapt(self, student: nn.Module) -> nn.Module:
         """As the method does."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -20,7 +24,7 @@ from .console import Terminal
 from .models import MODELS
 from .recipes import digits
 from .run import Run
-from .train import Plan, Record, fit
+from .train import Plan, Record, Watcher, fit
 
 STUDENTS: dict[str, Callable[[], Run]] = {"plain": digits.plain, "KD": digits.kd, "RA": digits.ra}
 
@@ -72,7 +76,8 @@ def run_demo(folder: Path, seeds: int, console: Console) -> Demo:
     """Train the teacher, and every student with every seed; all files go under `folder`.
 
     A seed chooses a student's initial weights, the order and augmentation of its images, and which images are labelled;
-    the three ways of training share all of it, so their differences are paired.
+    the three ways of training share all of it, so their differences are paired. Students train side by side, one to a
+    core.
 
     Raises:
         ValueError: fewer than 2 seeds, which have no spread.
@@ -81,15 +86,14 @@ def run_demo(folder: Path, seeds: int, console: Console) -> Demo:
         raise ValueError(f"seeds is {seeds}: a spread needs at least 2")
     started = time.perf_counter()
     teacher_run = dataclasses.replace(digits.teacher(), runs=folder)
-    teacher, plan = _trained(teacher_run, console)
+    with Terminal(console, teacher_run.recipe) as terminal:
+        teacher, plan = _trained(teacher_run, [terminal])
+    runs = [_student(name, seed, plan.weights, folder) for seed in range(seeds) for name in STUDENTS]
     students: dict[str, list[Trained]] = {name: [] for name in STUDENTS}
-    for seed in range(seeds):
-        data = dataclasses.replace(digits.plain().data, subset_seed=seed)
-        for name, recipe in STUDENTS.items():
-            run = dataclasses.replace(recipe(), runs=folder, seed=seed, stream_seed=seed, data=data)
-            if run.teacher is not None:
-                run = dataclasses.replace(run, teacher_weights=plan.weights)
-            students[name].append(_trained(run, console)[0])
+    with ProcessPoolExecutor(_num_cores(), mp_context=get_context("spawn")) as pool:
+        for name, student in zip(itertools.cycle(STUDENTS), pool.map(_trained_alone, runs), strict=False):
+            students[name].append(student)
+            console.print(f"{name} seed {student.run.seed}  top-1 {student.top1:.2f}", highlight=False)
     test = list(plan.test())
     image_shape = tuple(test[0].images.shape[1:])
     networks = {teacher_run.student, *(student[0].run.student for student in students.values())}
@@ -158,12 +162,28 @@ def rows_of(demo: Demo) -> list[tuple[str, ...]]:
     return rows
 
 
-def _trained(run: Run, console: Console) -> tuple[Trained, Plan]:
-    with Terminal(console, f"{run.recipe} seed {run.seed}") as terminal:
-        plan = build(run, watchers=[terminal])
-        record = fit(plan)
+def _student(name: str, seed: int, teacher_weights: Path, folder: Path) -> Run:
+    run = STUDENTS[name]()
+    data = dataclasses.replace(run.data, subset_seed=seed)
+    weights = teacher_weights if run.teacher is not None else None
+    return dataclasses.replace(
+        run, runs=folder, seed=seed, stream_seed=seed, data=data, teacher_weights=weights, evaluate_every=3
+    )
+
+
+def _trained_alone(run: Run) -> Trained:
+    return _trained(run, [])[0]
+
+
+def _trained(run: Run, watchers: Sequence[Watcher]) -> tuple[Trained, Plan]:
+    plan = build(dataclasses.replace(run, checkpoint_every=run.optim.epochs), watchers)
+    record = fit(plan)
     module = plan.state.method.deploy(plan.state.student.module).eval()
     with torch.no_grad(), plan.state.autocast():
         logits = torch.cat([module(batch.images).float().cpu() for batch in plan.test()])
     curve = {entry["epoch"]: entry["top1"] for entry in plan.records if "top1" in entry}
     return Trained(run, record, curve, logits), plan
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

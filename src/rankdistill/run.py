@@ -110,6 +110,7 @@ class Run:
         stream_seed: of the order of the images and of their augmentation.
         precision: "auto" is bf16-mixed where the hardware is fast at it, else 32-true.
         accelerator: where to train: "auto", "cpu", "cuda" or "mps".
+        threads: CPU threads; None for torch's choice. Small networks are fastest with 1 where other programs run.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
         checkpoint_every: epochs between checkpoints; the last epoch is always saved.
         runs: the folder of all runs.
@@ -127,11 +128,13 @@ class Run:
     stream_seed: int = 0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = None
     evaluate_every: int = 1
     checkpoint_every: int = 1
     runs: Path = Path("runs")
 
     def __post_init__(self) -> None:
+        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         _require(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "at least 1")
         _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         for name, options in self.losses.items():
@@ -160,13 +163,22 @@ def options_of(name: str) -> type[Any]:
     keywords = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
     fields: list[tuple[str, Any, Any]] = [("weight", float, field(default=1.0))]
     fields += [(p.name, hints[p.name], field(default=p.default)) for p in keywords]
-    namespace = {"method": name, "__doc__": inspect.getdoc(method)}
+    namespace = {"method": name, "__doc__": inspect.getdoc(method), "__reduce__": _reduced}
     return dataclasses.make_dataclass(method.__name__, fields, frozen=True, namespace=namespace)
 
 
 def loss(method: str, weight: float = 1.0, **options: Any) -> Any:
     """Return the weight and options of a method, for `Run.losses`."""
     return options_of(method)(weight=weight, **options)
+
+
+def _reduced(options: Any) -> tuple[Any, ...]:
+    """How `pickle` rebuilds options, whose class is made at run time."""
+    return _rebuilt, (options.method, dataclasses.asdict(options))
+
+
+def _rebuilt(method: str, options: dict[str, Any]) -> Any:
+    return options_of(method)(**options)
 
 
 def look_up(table: Mapping[str, Any], name: str, kind: str) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +81,9 @@ class Watcher(Protocol):
 
     def start(self, plan: Plan) -> None:
         """Hear that training starts, or goes on after `plan.state.epoch` epochs."""
+
+    def note(self, sentence: str) -> None:
+        """Hear what a method says of the run before its first step."""
 
     def step(self, images: int) -> None:
         """Hear that a step on so many images was taken."""
@@ -178,6 +181,12 @@ def fit(plan: Plan) -> Record:
     state = plan.resumed().state
     for watcher in plan.watchers:
         watcher.start(plan)
+    if state.step == 0:
+        with state.autocast():
+            advice = state.method.prepare(state.teacher, lambda: _first_images(plan.loader))
+        for watcher in plan.watchers:
+            for sentence in advice:
+                watcher.note(sentence)
     for epoch in range(state.epoch + 1, plan.epochs + 1):
         record = _one_epoch(plan, epoch)
         plan.records.append(record)
@@ -257,10 +266,31 @@ def _one_epoch(plan: Plan, epoch: int) -> Record:
     losses = train_epoch(plan, epoch)
     seconds = time.perf_counter() - started
     record: Record = {"epoch": epoch, "step": plan.state.step, "lr": rate, "loss": losses}
+    if plan.state.method.observes and plan.state.teacher is not None:
+        record["observed"] = _observed(plan, plan.state.teacher, epoch)
     if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
         deployed = plan.state.method.deploy(plan.state.student.module)
         record |= evaluate(deployed, plan.test(), plan.state.autocast)
     return record | {"seconds": seconds, "images_per_second": plan.loader.num_samples / seconds}
+
+
+@torch.no_grad()
+def _observed(plan: Plan, teacher: Network, epoch: int) -> dict[str, float]:
+    """What the method sees in the epoch's first batch, now, with the student in eval mode."""
+    state = plan.state
+    state.student.module.eval()
+    batch = next(iter(plan.loader.epoch(epoch)))
+    with state.autocast():
+        return state.method.observe(batch, state.student.run(batch), teacher.run(batch))
+
+
+def _first_images(loader: Loader, num: int = 1024) -> Iterator[Batch]:
+    """The first batches of the first epoch, up to the batch that reaches `num` images."""
+    for batch in loader.epoch(1):
+        yield batch
+        num -= len(batch)
+        if num <= 0:
+            return
 
 
 def _step_seed(seed: int, step: int) -> int:

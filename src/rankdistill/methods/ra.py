@@ -16,14 +16,16 @@ is Pearson's correlation of the soft ranks, since 1 - 6 sum d^2 / (C (C^2 - 1)) 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, full_precision, paired_logits
-from ..softrank import Regularization
+from ..core import Batch, Losses, Method, Output, at_least_float32, paired_logits
+from ..network import Network
+from ..softrank import Regularization, rank_regime, separating_epsilon
 from ..softrank.functions import centred_soft_rank, squared_rank_distance
 
 Distance = Literal["l2", "l1", "spearman"]
@@ -61,22 +63,22 @@ def rank_alignment_loss(
     check_options(distance, units)
     student, teacher = paired_logits(student, teacher)
     unit = epsilon if units == "logit" else 1.0
-    with full_precision(student):
-        if distance == "l2":
-            loss = squared_rank_distance(student, teacher, epsilon=epsilon, regularization=regularization)
-            return loss if unit == 1.0 else loss * unit**2
-        ranks = centred_soft_rank(student, epsilon=epsilon, regularization=regularization)
-        target = centred_soft_rank(teacher, epsilon=epsilon, regularization=regularization)
-        if distance == "l1":
-            return (ranks - target).abs().mean(1) * unit
-        return 1.0 - (_unit_length(ranks) * _unit_length(target)).sum(1)
+    if distance == "l2":
+        loss = squared_rank_distance(student, teacher, epsilon=epsilon, regularization=regularization)
+        return loss if unit == 1.0 else loss * unit**2
+    ranks = centred_soft_rank(student, epsilon=epsilon, regularization=regularization)
+    target = centred_soft_rank(teacher, epsilon=epsilon, regularization=regularization)
+    if distance == "l1":
+        return (ranks - target).abs().mean(1) * unit
+    return 1.0 - (_unit_length(ranks) * _unit_length(target)).sum(1)
 
 
 def check_options(distance: Distance, units: Units) -> None:
     """Raise ValueError if the distance or the units are unknown."""
-    for name, value, known in (("distance", distance, get_args(Distance)), ("units", units, get_args(Units))):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}: it must be one of {', '.join(known)}")
+    if distance not in ("l2", "l1", "spearman"):
+        raise ValueError(f'distance is {distance!r}: it must be "l2", "l1" or "spearman"')
+    if units not in ("rank", "logit"):
+        raise ValueError(f'units is {units!r}: it must be "rank" or "logit"')
 
 
 def _unit_length(centred: Tensor) -> Tensor:
@@ -159,20 +161,30 @@ class RankAlignmentLoss(nn.Module):
 
 
 class RA(Method):
-    """Rank alignment, mean over the batch. No state: epsilon is a function of the epoch.
+    """Rank alignment, mean over the batch.
+
+    State: the measured epsilon, if it is "auto"; otherwise none.
 
     Args:
-        epsilon: positive; the paper's is 1.
+        epsilon: positive; the paper's is 1. "auto": the one at which the fraction `separated` of the teacher's
+            neighbouring logits separate, measured on the first 1,024 training images before the first step.
+        separated: above 0 and at most 1; only with "auto", where None is one half.
         distance, regularization, units: as in `rank_alignment_loss`; the paper's are the defaults.
         epsilon_schedule: how epsilon goes from `epsilon` to `epsilon_end` over `epsilon_epochs` epochs.
         epsilon_end: positive; needed by, and only by, "linear" and "geometric".
         epsilon_epochs: at least 2; likewise.
+
+    Raises:
+        ValueError: an argument is out of range or has no effect.
     """
+
+    observes = True
 
     def __init__(
         self,
         *,
-        epsilon: float = 1.0,
+        epsilon: float | Literal["auto"] = 1.0,
+        separated: float | None = None,
         distance: Distance = "l2",
         regularization: Regularization = "l2",
         units: Units = "rank",
@@ -182,8 +194,14 @@ class RA(Method):
     ) -> None:
         super().__init__()
         check_options(distance, units)
-        check_schedule(epsilon, epsilon_end, epsilon_epochs, epsilon_schedule)
-        self.epsilon = epsilon
+        if epsilon != "auto" and separated is not None:
+            raise ValueError(f"separated is {separated}, which has no effect at epsilon {epsilon}: use epsilon auto")
+        if separated is not None and not 0.0 < separated <= 1.0:
+            raise ValueError(f"separated is {separated}: it must be above 0 and at most 1")
+        check_schedule(1.0 if epsilon == "auto" else epsilon, epsilon_end, epsilon_epochs, epsilon_schedule)
+        # A float and not a buffer: reading it from a device in each step would wait for the device.
+        self.epsilon: float | None = None if epsilon == "auto" else epsilon
+        self.separated = 0.5 if separated is None else separated
         self.distance: Distance = distance
         self.regularization: Regularization = regularization
         self.units: Units = units
@@ -191,11 +209,46 @@ class RA(Method):
         self.epsilon_end = epsilon_end
         self.epsilon_epochs = epsilon_epochs
 
+    def get_extra_state(self) -> dict[str, float | None]:
+        """Return what a checkpoint keeps: epsilon, measured or given."""
+        return {"epsilon": self.epsilon}
+
+    def set_extra_state(self, state: dict[str, float | None]) -> None:
+        """Continue with the epsilon of a checkpoint."""
+        self.epsilon = state["epsilon"]
+
     def epsilon_in(self, epoch: int) -> float:
-        """Return epsilon in an epoch, counted from 1."""
+        """Return epsilon in an epoch, counted from 1.
+
+        Raises:
+            ValueError: it is "auto" and has not been measured.
+        """
+        if self.epsilon is None:
+            raise ValueError("epsilon is auto, but was not measured: call prepare(teacher, batches), or give a number")
         return scheduled_epsilon(
             epoch, self.epsilon, self.epsilon_end, self.epsilon_epochs, schedule=self.epsilon_schedule
         )
+
+    @torch.no_grad()
+    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+        """Measure epsilon if it is "auto"; say which it is, or that the teacher does not rank at the one given."""
+        if teacher is None:
+            return []
+        logits = torch.cat([at_least_float32(teacher.run(batch).logits) for batch in batches()])
+        if self.epsilon is None:
+            self.epsilon = separating_epsilon(logits, self.separated, regularization=self.regularization)
+            return [
+                f"epsilon is {self.epsilon:.4g}: at it {self.separated:.0%} of the teacher's neighbouring logits "
+                f"separate ({len(logits)} images)"
+            ]
+        epsilon = self.epsilon_in(1)
+        if self.regularization == "kl" or rank_regime(logits, epsilon).separated.any():
+            return []
+        ranking = separating_epsilon(logits, 0.5)
+        return [
+            f"at epsilon {epsilon:g} no logits of the teacher separate: the loss is {_LINEAR[self.distance]}, and does "
+            f"not rank; epsilon {ranking:.2g} separates half of its neighbouring logits"
+        ]
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
         """Return {"ra": mean loss}."""
@@ -208,3 +261,24 @@ class RA(Method):
             units=self.units,
         )
         return {"ra": loss.mean()}
+
+    def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
+        """Return epsilon, and which fraction of neighbouring logits it separates: 0 is linear, 1 is hard ranks."""
+        epsilon = self.epsilon_in(batch.epoch)
+
+        def separated(logits: Tensor) -> float:
+            return rank_regime(logits, epsilon, regularization=self.regularization).separated.mean().item()
+
+        return {
+            "epsilon": epsilon,
+            "student_separated": separated(student.logits),
+            "teacher_separated": separated(teacher.logits),
+        }
+
+
+# What the loss is where both rows are in the linear regime of the Euclidean ranks.
+_LINEAR: dict[Distance, str] = {
+    "l2": "the mean squared error of centred logits",
+    "l1": "the mean absolute error of centred logits",
+    "spearman": "1 - Pearson's correlation of the logits",
+}

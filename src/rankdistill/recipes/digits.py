@@ -10,29 +10,29 @@ import dataclasses
 
 from ..run import Data, Optim, Run, loss
 
-_DATA = Data(name="digits", image_size=16, padding=2, flip=False)
+_DATA = Data(name="digits", image_size=8, padding=1, flip=False)
 _FEW_LABELS = dataclasses.replace(_DATA, num_labels=300)
-_OPTIM = Optim(epochs=60, lr=0.05, schedule="cosine", milestones=())
+_OPTIM = Optim(epochs=60, lr=0.1, schedule="cosine", milestones=())
 
 
-def teacher(model: str = "resnet20") -> Run:
+def teacher(model: str = "resnet8x4") -> Run:
     """Return the training of a teacher on all labels."""
-    optim = dataclasses.replace(_OPTIM, epochs=20)
-    return Run("digits.teacher", model, None, {"task": loss("ce")}, _DATA, optim)
+    optim = dataclasses.replace(_OPTIM, epochs=15, lr=0.05)
+    return Run("digits.teacher", model, None, {"task": loss("ce")}, _DATA, optim, threads=1)
 
 
 def plain(student: str = "resnet8") -> Run:
     """Return the training of a student on 300 labels, without a teacher."""
-    return Run("digits.plain", student, None, {"task": loss("ce")}, _FEW_LABELS, _OPTIM)
+    return Run("digits.plain", student, None, {"task": loss("ce")}, _FEW_LABELS, _OPTIM, threads=1)
 
 
-def kd(teacher: str = "resnet20", student: str = "resnet8") -> Run:
+def kd(teacher: str = "resnet8x4", student: str = "resnet8") -> Run:
     """Return vanilla knowledge distillation on 300 labels."""
     losses = {"task": loss("ce", 0.1), "kd": loss("kd", 0.9, temperature=4.0)}
-    return Run("digits.kd", student, teacher, losses, _FEW_LABELS, _OPTIM)
+    return Run("digits.kd", student, teacher, losses, _FEW_LABELS, _OPTIM, threads=1)
 
 
-def ra(teacher: str = "resnet20", student: str = "resnet8") -> Run:
+def ra(teacher: str = "resnet8x4", student: str = "resnet8") -> Run:
     """Return ranking alignment on 300 labels."""
     losses = {"task": loss("ce"), "ra": loss("ra", 1.0)}
-    return Run("digits.ra", student, teacher, losses, _FEW_LABELS, _OPTIM)
+    return Run("digits.ra", student, teacher, losses, _FEW_LABELS, _OPTIM, threads=1)

@@ -8,6 +8,7 @@ not used: one dies in forked workers, the other aborts when two threads call it.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +23,8 @@ from . import kernels
 Array = NDArray[Any]
 T = TypeVar("T")
 
-# A float32 held as float64 ends in 29 zero bits: room for its position, so that one sort of float64 gives the order.
-_POSITION_BITS = 29
-_POSITION_MASK = (1 << _POSITION_BITS) - 1
+# Elements that are sorted and pooled at a time, while they are in the cache.
+_CHUNK = 16_000
 # One more thread for so many elements: of a pass over memory, and of sorting and pooling.
 _PASS_GRAIN = 500_000
 _POOL_GRAIN = 16_000
@@ -44,37 +44,56 @@ def rank(values: Array, scale: float, kl: bool, offset: float) -> tuple[Array, A
         element's block, -1 in rows that are not finite; None if every row is in the linear regime.
     """
     num_rows, n = values.shape
-    packed = values.dtype == np.float32 and n <= _POSITION_MASK
     ranks = np.empty_like(values)
-    keys = np.empty(values.shape if packed else (0, 0))
     rows = np.empty(num_rows, np.int64)
-    reach = -1.0 if kl else 0.5 * n
+    reach = -1.0 if kl else 0.5 * n / abs(scale)
 
-    def range_test(first: int, last: int) -> tuple[int, int, int]:
-        ranking, bad = kernels.range_test(values, first, last, scale, reach, offset, packed, ranks, keys, rows)
-        return first, first + ranking, bad
+    def range_test(first: int, last: int) -> tuple[int, int, bool]:
+        return first, *kernels.range_test(values, first, last, scale, reach, offset, ranks, rows)
 
-    found = _share(range_test, [(0, num_rows)], values.size // _PASS_GRAIN)
-    spans = [(first, last) for first, last, _ in found if last > first]
-    any_bad = any(bad for _, _, bad in found)
-    if not spans and not any_bad:
+    tested = _share(range_test, 0, num_rows, values.size // _PASS_GRAIN)
+    if not any(listed or bad for _, listed, bad in tested):
         return ranks, None
     blocks = np.zeros(values.shape, np.int32)
-    if any_bad:
+    if any(bad for _, _, bad in tested):
         blocks[np.isnan(ranks[:, 0])] = -1
-    pool = kernels.pool_kl if kl else kernels.pool_l2
 
     def sort_and_pool(first: int, last: int) -> None:
-        if packed:
-            keys[first:last].sort(axis=1)
-            order, mask = keys[first:last].view(np.int64), _POSITION_MASK
-        else:
-            ranking = values[rows[first:last]]
-            order, mask = np.argsort(ranking if scale < 0 else -ranking, axis=1), -1
-        pool(values, rows[first:last], order, mask, scale, offset, ranks, blocks)
+        _sort_and_pool(values, rows[first:last], scale, kl, offset, ranks, blocks)
 
-    _share(sort_and_pool, spans, sum(last - first for first, last in spans) * n // _POOL_GRAIN)
+    for first, listed, _ in tested:
+        _share(sort_and_pool, first, first + listed, listed * n // _POOL_GRAIN)
     return ranks, blocks
+
+
+def _sort_and_pool(
+    values: Array, rows: Array, scale: float, kl: bool, offset: float, ranks: Array, blocks: Array
+) -> None:
+    """Fill in the ranks and blocks of the listed rows, in chunks of rows that stay in the cache."""
+    n = values.shape[1]
+    sign = 1.0 if scale < 0 else -1.0
+    step = min(max(_CHUNK // n, 1), len(rows))
+    all_keys = np.empty((step, n))
+    all_order = np.empty((step, n), np.uint64)
+    packed = values.dtype == np.float32 and n <= kernels.POSITION_MASK
+    pool: Callable[..., None]
+    if kl:
+        pool, room = kernels.pool_kl, [*np.empty((3, n)), np.empty(n, np.int64)]
+    else:
+        pool, room = kernels.pool_l2, [*np.empty((2, n + 1)), np.empty(n + 1, np.int64)]
+    for start in range(0, len(rows), step):
+        listed = rows[start : start + step]
+        keys, order = all_keys[: len(listed)], all_order[: len(listed)]
+        if packed:
+            bits = keys.view(np.int64)
+            kernels.pack(values, listed, sign, keys, bits)
+            keys.sort(axis=1)
+            kernels.unpack(bits, order)
+        else:
+            np.multiply(values[listed], sign, out=keys)
+            order[:] = keys.argsort(axis=1)
+            keys[:] = np.take_along_axis(keys, order, axis=1)
+        pool(keys, order, listed, abs(scale), offset, ranks, blocks, *room)
 
 
 def project(tangent: Array, ranks: Array | None, blocks: Array | None, scale: float, offset: float) -> Array:
@@ -84,15 +103,18 @@ def project(tangent: Array, ranks: Array | None, blocks: Array | None, scale: fl
     """
     result = np.empty_like(tangent)
 
-    def work(first: int, last: int) -> None:
+    def centre(first: int, last: int) -> None:
         if blocks is None:
             kernels.centre(tangent, first, last, scale, result)
-        elif ranks is None:
-            kernels.centre_blocks(tangent, blocks, first, last, scale, result)
+            return
+        room = np.empty((2, tangent.shape[1]))
+        unsigned = blocks.view(np.uint32)
+        if ranks is None:
+            kernels.centre_blocks(tangent, unsigned, first, last, scale, result, *room)
         else:
-            kernels.centre_blocks_kl(tangent, ranks, blocks, first, last, scale, offset, result)
+            kernels.centre_blocks_kl(tangent, ranks, unsigned, first, last, scale, offset, result, *room)
 
-    _share(work, [(0, len(tangent))], tangent.size // _PASS_GRAIN)
+    _share(centre, 0, len(tangent), tangent.size // _PASS_GRAIN)
     return result
 
 
@@ -106,26 +128,23 @@ def sort_blocks(ordered: Array, epsilon: float, kl: bool) -> Array:
 
 
 def linear_l2(student: Array, teacher: Array, scale: float) -> tuple[Array, Array] | None:
-    """Return the mean squared difference of the Euclidean soft ranks by row, and the differences of the ranks.
+    """Return the mean squared difference of the Euclidean soft ranks by row, and its gradient for the student.
 
     None unless every row of both is in the linear regime.
     """
     loss = np.empty(len(student), student.dtype)
-    difference = np.empty_like(student)
-    if kernels.linear_l2(student, teacher, scale, loss, difference):
-        return loss, difference
-    return None
+    slope = np.empty_like(student)
+    return (loss, slope) if kernels.linear_l2(student, teacher, scale, loss, slope) else None
 
 
-def _share(work: Callable[[int, int], T], spans: list[tuple[int, int]], threads: int) -> list[T]:
-    """Call `work` on every span of rows, shared among at most `threads` threads and as many as torch would use."""
-    threads = min(threads, torch.get_num_threads())
-    if threads < 2:
-        return [work(first, last) for first, last in spans]
-    step = -(-sum(last - first for first, last in spans) // threads)
-    pieces = [(a, min(a + step, last)) for first, last in spans for a in range(first, last, step)]
-    others = [_threads(os.getpid(), threads).submit(work, *piece) for piece in pieces[1:]]
-    return [work(*pieces[0]), *(other.result() for other in others)]
+def _share(work: Callable[[int, int], T], first: int, last: int, threads: int) -> list[T]:
+    """Call `work` on the rows from first to last, in pieces for at most `threads` threads and as many as torch uses."""
+    if threads < 2 or (threads := min(threads, last - first, torch.get_num_threads())) < 2:
+        return [work(first, last)]
+    bounds = [first + (last - first) * i // threads for i in range(threads + 1)]
+    pool = _threads(os.getpid(), threads)
+    others = [pool.submit(work, a, b) for a, b in itertools.pairwise(bounds[1:])]
+    return [work(*bounds[:2]), *(other.result() for other in others)]
 
 
 @functools.lru_cache(maxsize=1)

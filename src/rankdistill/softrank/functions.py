@@ -69,7 +69,7 @@ def centred_soft_rank(values: Tensor, *, epsilon: float, regularization: Regular
 def squared_rank_distance(
     student: Tensor, teacher: Tensor, *, epsilon: float, regularization: Regularization
 ) -> Tensor:
-    """Return the mean squared difference of the soft ranks of two [..., n], by row; the teacher's are constants."""
+    """Return the mean squared difference of the soft ranks of two [rows, n], by row; the teacher's are constants."""
     _check(student, -1, epsilon, regularization)
     if regularization == "l2" and student.numel() > 0:
         loss = op.linear_squared_distance(student, teacher, -1.0 / epsilon)
@@ -181,10 +181,11 @@ def _along(dim: int, values: Tensor, function: Callable[[Tensor], Tensor]) -> Te
     """Apply a function of the last dimension, computed in at least float32, along `dim`."""
     if values.numel() == 0:
         return values.clone()
-    x = _at_least_float32(values)
-    if dim in (-1, values.ndim - 1):
-        return function(x).to(values.dtype)
-    return function(x.movedim(dim, -1)).movedim(-1, dim).to(values.dtype)
+    if dim not in (-1, values.ndim - 1):
+        return _along(-1, values.movedim(dim, -1), function).movedim(-1, dim)
+    if values.dtype in (torch.float32, torch.float64):
+        return function(values)
+    return function(values.float()).to(values.dtype)
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

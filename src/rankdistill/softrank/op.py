@@ -17,49 +17,60 @@ from torch.autograd import forward_ad
 
 from . import portable
 
+torch.library.define("rankdistill::rank_blocks", "(Tensor values, float scale, bool kl) -> Tensor")
+torch.library.define("rankdistill::sort_blocks", "(Tensor ordered, float epsilon, bool kl) -> Tensor")
 
-@torch.library.custom_op("rankdistill::rank_blocks", mutates_args=())
+
 def rank_blocks(values: Tensor, scale: float, kl: bool) -> Tensor:
     """Return the blocks of the soft ranks of scale * values, [..., n] int64: see `portable.rank_blocks`."""
-    return portable.rank_blocks(values, scale, kl)
+    blocks: Tensor = torch.ops.rankdistill.rank_blocks(values, scale, kl)
+    return blocks
 
 
-@torch.library.custom_op("rankdistill::sort_blocks", mutates_args=())
 def sort_blocks(ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
     """Return the blocks of the soft sort of rows in descending order, [..., n] int64: see `portable.sort_blocks`."""
-    return portable.sort_blocks(ordered, epsilon, kl)
+    blocks: Tensor = torch.ops.rankdistill.sort_blocks(ordered, epsilon, kl)
+    return blocks
 
 
-@rank_blocks.register_kernel("cpu")
-def _(values: Tensor, scale: float, kl: bool) -> Tensor:
+def _rank_blocks_cpu(values: Tensor, scale: float, kl: bool) -> Tensor:
     _, blocks = _cpu().rank(_rows(values), scale, kl, 0.0)
     if blocks is None:
         return torch.zeros(values.shape, dtype=torch.int64)
     return torch.from_numpy(blocks).long().view(values.shape)
 
 
-@sort_blocks.register_kernel("cpu")
-def _(ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
+def _sort_blocks_cpu(ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
     return torch.from_numpy(_cpu().sort_blocks(_rows(ordered), epsilon, kl)).long().view(ordered.shape)
 
 
-@rank_blocks.register_fake
-@sort_blocks.register_fake
-def _(values: Tensor, epsilon: float, kl: bool) -> Tensor:
-    del epsilon, kl
+def _fake_blocks(values: Tensor, strength: float, kl: bool) -> Tensor:
+    del strength, kl
     return torch.empty(values.shape, dtype=torch.int64, device=values.device)
 
 
-@rank_blocks.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], values: Tensor, scale: float, kl: bool) -> tuple[Tensor, int]:
+def _rank_blocks_batched(
+    info: Any, in_dims: tuple[int, None, None], values: Tensor, scale: float, kl: bool
+) -> tuple[Tensor, int]:
     del info
-    return rank_blocks(values.movedim(in_dims[0] or 0, 0), scale, kl), 0
+    return rank_blocks(values.movedim(in_dims[0], 0), scale, kl), 0
 
 
-@sort_blocks.register_vmap
-def _(info: Any, in_dims: tuple[int | None, ...], ordered: Tensor, epsilon: float, kl: bool) -> tuple[Tensor, int]:
+def _sort_blocks_batched(
+    info: Any, in_dims: tuple[int, None, None], ordered: Tensor, epsilon: float, kl: bool
+) -> tuple[Tensor, int]:
     del info
-    return sort_blocks(ordered.movedim(in_dims[0] or 0, 0), epsilon, kl), 0
+    return sort_blocks(ordered.movedim(in_dims[0], 0), epsilon, kl), 0
+
+
+torch.library.impl("rankdistill::rank_blocks", "default", portable.rank_blocks)
+torch.library.impl("rankdistill::rank_blocks", "cpu", _rank_blocks_cpu)
+torch.library.register_fake("rankdistill::rank_blocks", _fake_blocks)
+torch.library.register_vmap("rankdistill::rank_blocks", _rank_blocks_batched)
+torch.library.impl("rankdistill::sort_blocks", "default", portable.sort_blocks)
+torch.library.impl("rankdistill::sort_blocks", "cpu", _sort_blocks_cpu)
+torch.library.register_fake("rankdistill::sort_blocks", _fake_blocks)
+torch.library.register_vmap("rankdistill::sort_blocks", _sort_blocks_batched)
 
 
 def ranks(values: Tensor, scale: float, kl: bool, offset: float) -> Tensor:
@@ -79,6 +90,7 @@ def is_plain(values: Tensor) -> bool:
     return (
         values.is_cpu
         and type(values) in (Tensor, nn.Parameter)
+        and torch._C._has_storage(values)
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()  # as Function.apply asks
         and torch._C._len_torch_dispatch_stack() == 0
@@ -95,7 +107,7 @@ class _Ranks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, scale: float, kl: bool, offset: float) -> Tensor:
         ranks, blocks = _cpu().rank(_rows(values), scale, kl, offset)
-        result = torch.from_numpy(ranks).view_as(values)
+        result = _like(ranks, values)
         ctx.save_for_backward(result if kl else None, None if blocks is None else torch.from_numpy(blocks))
         ctx.scale, ctx.offset = scale, offset
         return result
@@ -107,15 +119,20 @@ class _Ranks(torch.autograd.Function):
             weight = None if ranks is None else ranks + ctx.offset
             bins = None if blocks is None else blocks.view(gradient.shape)
             return portable.project(gradient, weight, bins, ctx.scale), None, None, None
-        weight, bins = (None if x is None else _rows(x) for x in (ranks, blocks))
-        product = _cpu().project(_rows(gradient), weight, bins, ctx.scale, ctx.offset)
-        return torch.from_numpy(product).view_as(gradient), None, None, None
+        product = _cpu().project(
+            _rows(gradient),
+            None if ranks is None else _rows(ranks),
+            None if blocks is None else blocks.numpy(),
+            ctx.scale,
+            ctx.offset,
+        )
+        return _like(product, gradient), None, None, None
 
 
 class _LinearSquaredDistance(torch.autograd.Function):
-    """The mean squared difference of Euclidean ranks by row, and the differences; None, None if a row is not linear.
+    """The mean squared difference of Euclidean ranks by row, and its slope; None, None if a row is not linear.
 
-    The second derivative comes by way of the saved differences, which are an output.
+    The slope is an output so that the second derivative can come by way of it.
     """
 
     @staticmethod
@@ -123,25 +140,24 @@ class _LinearSquaredDistance(torch.autograd.Function):
         found = _cpu().linear_l2(_rows(student), _rows(teacher), scale)
         if found is None:
             return None, None
-        loss = torch.from_numpy(found[0]).view(student.shape[:-1])
-        difference = torch.from_numpy(found[1]).view_as(student)
-        ctx.save_for_backward(difference)
+        loss, slope = torch.from_numpy(found[0]), torch.from_numpy(found[1])
+        ctx.save_for_backward(slope)
         ctx.set_materialize_grads(False)
         ctx.scale = scale
-        return loss, difference
+        return loss, slope
 
     @staticmethod
-    def backward(ctx: Any, loss: Tensor | None, difference: Tensor | None) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, loss: Tensor | None, slope: Tensor | None) -> tuple[Tensor | None, None, None]:
         (saved,) = ctx.saved_tensors
-        gradient = None if loss is None else (loss * (2.0 * ctx.scale / saved.shape[-1])).unsqueeze(-1) * saved
-        if difference is not None:
-            product = portable.project(difference, None, None, ctx.scale)
-            gradient = product if gradient is None else gradient + product
+        gradient = None if loss is None else saved * loss.unsqueeze(1)
+        if slope is not None:
+            curvature = portable.project(slope, None, None, ctx.scale) * (2.0 * ctx.scale / saved.shape[1])
+            gradient = curvature if gradient is None else gradient + curvature
         return gradient, None, None
 
 
 def linear_squared_distance(student: Tensor, teacher: Tensor, scale: float) -> Tensor | None:
-    """Return the mean squared difference of the Euclidean ranks of two [..., n], by row, for a constant teacher.
+    """Return the mean squared difference of the Euclidean ranks of two [rows, n], by row, for a constant teacher.
 
     None if that is not one pass of a kernel: a row is not linear, or the tensors are not plain and of one dtype.
     """
@@ -159,5 +175,11 @@ def _cpu() -> Any:
 
 def _rows(values: Tensor) -> Any:
     """Return the tensor's memory as a contiguous NumPy array [rows, n]; a copy only if it is not contiguous."""
-    array = values.detach().contiguous().numpy()
+    array = values.contiguous().numpy(force=True)
     return array if array.ndim == 2 else array.reshape(-1, array.shape[-1])
+
+
+def _like(rows: Any, values: Tensor) -> Tensor:
+    """Return a tensor on the array's memory, in the shape of the values."""
+    result = torch.from_numpy(rows)
+    return result if values.ndim == 2 else result.view(values.shape)
