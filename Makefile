@@ -35,7 +35,7 @@ format: $(INSTALLED)  ## Format the code and apply the safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-select-digits: $(INSTALLED)  ## Choose the digits recipes' settings on held-out images (half an hour)
+select-digits: $(INSTALLED)  ## Choose the digits recipes' settings on held-out images (45 minutes)
 	$(BIN)/python benchmarks/select_digits.py
 
 bench-softrank: $(INSTALLED)  ## Measure the soft-rank operator beside its peers

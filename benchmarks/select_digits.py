@@ -1,7 +1,7 @@
 """Chooses the settings of the digits recipes on held-out training images; the test images play no part.
 
 In each trial a teacher is trained without the held-out images, then a student with every setting; the accuracy on the
-held-out images is written, one line per setting and trial. `make select-digits`; about half an hour on two cores.
+held-out images is written, one line per setting and trial. `make select-digits`; about 45 minutes on two busy cores.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def spelt(losses: dict[str, Any]) -> str:
 def main() -> None:
     """Try every setting in every trial, write the CSV, and print the settings by their mean accuracy."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--trials", type=int, default=4)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/select_digits.csv"))
     options = parser.parse_args()

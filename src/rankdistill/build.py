@@ -167,7 +167,8 @@ def evaluate_weights(
     load_into(module, weights, name=model, source=str(path))
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision("auto", accelerator))
     module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    data = dataclasses.replace(data, mean=header.get("mean", data.mean), std=header.get("std", data.std))
+    mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
+    data = dataclasses.replace(data, mean=mean, std=std)
     accuracy = evaluate(module, _evaluated(data.test, data, fabric.device), fabric.autocast)
     return {"model": model, "data": data_name, "images": len(data.test), **accuracy}
 

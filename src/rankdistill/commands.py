@@ -80,7 +80,7 @@ def _demo(arguments: Sequence[str]) -> None:
             result = run_demo(folder, seeds, console)
         page = folder / "index.html"
         write_atomically(page, demo_page(result).encode())
-        console.print(table_of(result))
+        console.print(table_of(result), width=max(console.width, 110), crop=False, soft_wrap=True)
         console.print(f"{result.seconds:.0f} seconds; the page is {page}", soft_wrap=True, highlight=False)
 
     tyro.cli(demo, args=list(arguments), prog="rankdistill demo")

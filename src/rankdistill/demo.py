@@ -8,10 +8,11 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -77,7 +78,7 @@ def run_demo(folder: Path, seeds: int, console: Console) -> Demo:
 
     A seed chooses a student's initial weights, the order and augmentation of its images, and which images are labelled;
     the three ways of training share all of it, so their differences are paired. Students train side by side, one to a
-    core.
+    core, and those that need no teacher while it trains.
 
     Raises:
         ValueError: fewer than 2 seeds, which have no spread.
@@ -85,15 +86,26 @@ def run_demo(folder: Path, seeds: int, console: Console) -> Demo:
     if seeds < 2:
         raise ValueError(f"seeds is {seeds}: a spread needs at least 2")
     started = time.perf_counter()
-    teacher_run = dataclasses.replace(digits.teacher(), runs=folder)
-    with Terminal(console, teacher_run.recipe) as terminal:
-        teacher, plan = _trained(teacher_run, [terminal])
-    runs = [_student(name, seed, plan.weights, folder) for seed in range(seeds) for name in STUDENTS]
-    students: dict[str, list[Trained]] = {name: [] for name in STUDENTS}
     with ProcessPoolExecutor(_num_cores(), mp_context=get_context("spawn")) as pool:
-        for name, student in zip(itertools.cycle(STUDENTS), pool.map(_trained_alone, runs), strict=False):
+
+        def start(names: list[str], teacher_weights: Path | None) -> dict[str, list[Future[Trained]]]:
+            return {
+                name: [
+                    pool.submit(_trained_alone, _student(name, seed, teacher_weights, folder)) for seed in range(seeds)
+                ]
+                for name in names
+            }
+
+        started_students = start([name for name in STUDENTS if STUDENTS[name]().teacher is None], None)
+        teacher_run = dataclasses.replace(digits.teacher(), runs=folder)
+        with Terminal(console, teacher_run.recipe) as terminal:
+            teacher, plan = _trained(teacher_run, [terminal])
+        started_students |= start([name for name in STUDENTS if name not in started_students], plan.weights)
+        students: dict[str, list[Trained]] = {name: [] for name in STUDENTS}
+        for name, seed in itertools.product(STUDENTS, range(seeds)):
+            student = started_students[name][seed].result()
             students[name].append(student)
-            console.print(f"{name} seed {student.run.seed}  top-1 {student.top1:.2f}", highlight=False)
+            console.print(f"{name} seed {seed}  top-1 {student.top1:.2f}", highlight=False)
     test = list(plan.test())
     image_shape = tuple(test[0].images.shape[1:])
     networks = {teacher_run.student, *(student[0].run.student for student in students.values())}
@@ -129,7 +141,7 @@ def table_of(demo: Demo) -> Table:
     labels = demo.students["plain"][0].run.data.num_labels
     table = Table(title=f"Handwritten digits, students with {labels} labels, {seeds} seeds: mean ± standard deviation")
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right")
+        table.add_column(column, justify="left" if column in COLUMNS[:2] else "right", overflow="fold")
     for row in rows_of(demo):
         table.add_row(*row)
     return table
@@ -162,13 +174,11 @@ def rows_of(demo: Demo) -> list[tuple[str, ...]]:
     return rows
 
 
-def _student(name: str, seed: int, teacher_weights: Path, folder: Path) -> Run:
+def _student(name: str, seed: int, teacher_weights: Path | None, folder: Path) -> Run:
     run = STUDENTS[name]()
     data = dataclasses.replace(run.data, subset_seed=seed)
-    weights = teacher_weights if run.teacher is not None else None
-    return dataclasses.replace(
-        run, runs=folder, seed=seed, stream_seed=seed, data=data, teacher_weights=weights, evaluate_every=3
-    )
+    changes: dict[str, Any] = {"seed": seed, "stream_seed": seed, "data": data, "teacher_weights": teacher_weights}
+    return dataclasses.replace(run, runs=folder, evaluate_every=3, **changes)
 
 
 def _trained_alone(run: Run) -> Trained:

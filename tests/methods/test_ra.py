@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rankdistill.core import Batch, Output
-from rankdistill.methods.ra import RA, RankAlignmentLoss, rank_alignment_loss, scheduled_epsilon
+from rankdistill.methods.ra import rank_alignment_loss
 from rankdistill.softrank import rank_regime, soft_rank
 
 COPY = Path(__file__).resolve().parents[1] / "golden" / "ra.npz"

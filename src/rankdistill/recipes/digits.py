@@ -28,11 +28,16 @@ def plain(student: str = "resnet8") -> Run:
 
 def kd(teacher: str = "resnet8x4", student: str = "resnet8") -> Run:
     """Return vanilla knowledge distillation on 300 labels."""
-    losses = {"task": loss("ce", 0.1), "kd": loss("kd", 0.9, temperature=4.0)}
+    losses = {"task": loss("ce", 0.1), "kd": loss("kd", 0.9, temperature=2.0)}
     return Run("digits.kd", student, teacher, losses, _FEW_LABELS, _OPTIM, threads=1)
 
 
 def ra(teacher: str = "resnet8x4", student: str = "resnet8") -> Run:
-    """Return ranking alignment on 300 labels."""
-    losses = {"task": loss("ce"), "ra": loss("ra", 1.0)}
-    return Run("digits.ra", student, teacher, losses, _FEW_LABELS, _OPTIM, threads=1)
+    """Return ranking alignment on 300 labels.
+
+    On the held-out images no epsilon was better than the linear regime (centred mean squared error); of the two best
+    settings, which were equal, this is the one that ranks.
+    """
+    losses = {"task": loss("ce"), "ra": loss("ra", 0.3, epsilon=3.0, units="logit")}
+    optim = dataclasses.replace(_OPTIM, lr=0.05)
+    return Run("digits.ra", student, teacher, losses, _FEW_LABELS, optim, threads=1)

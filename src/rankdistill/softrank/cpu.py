@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import kernels
+from . import kernels, kernels_kl
 
 Array = NDArray[Any]
 T = TypeVar("T")
@@ -62,37 +62,40 @@ def rank(values: Array, scale: float, kl: bool, offset: float) -> tuple[Array, A
         _sort_and_pool(values, rows[first:last], scale, kl, offset, ranks, blocks)
 
     for first, listed, _ in tested:
-        _share(sort_and_pool, first, first + listed, listed * n // _POOL_GRAIN)
+        if listed:
+            _share(sort_and_pool, first, first + listed, listed * n // _POOL_GRAIN)
     return ranks, blocks
 
 
 def _sort_and_pool(
     values: Array, rows: Array, scale: float, kl: bool, offset: float, ranks: Array, blocks: Array
 ) -> None:
-    """Fill in the ranks and blocks of the listed rows, in chunks of rows that stay in the cache."""
+    """Fill in the ranks and blocks of the listed rows, in chunks of rows that stay in the cache.
+
+    Keys are float64 with their position in the last bits, so that one SIMD sort gives the order. Those of float32
+    values lose nothing; float64 values that agree in all other bits may come out of order, and are sorted again.
+    """
     n = values.shape[1]
     sign = 1.0 if scale < 0 else -1.0
+    mask = (1 << (n - 1).bit_length()) - 1
     step = min(max(_CHUNK // n, 1), len(rows))
     all_keys = np.empty((step, n))
     all_order = np.empty((step, n), np.uint64)
-    packed = values.dtype == np.float32 and n <= kernels.POSITION_MASK
     pool: Callable[..., None]
     if kl:
-        pool, room = kernels.pool_kl, [*np.empty((3, n)), np.empty(n, np.int64)]
+        pool, room = kernels_kl.pool_kl, [*np.empty((3, n)), np.empty(n, np.int64)]
     else:
-        pool, room = kernels.pool_l2, [*np.empty((2, n + 1)), np.empty(n + 1, np.int64)]
+        pool, room = kernels.pool_l2, [*np.empty((3, n + 1)), np.empty(n + 1, np.int64)]
     for start in range(0, len(rows), step):
         listed = rows[start : start + step]
         keys, order = all_keys[: len(listed)], all_order[: len(listed)]
-        if packed:
-            bits = keys.view(np.int64)
-            kernels.pack(values, listed, sign, keys, bits)
-            keys.sort(axis=1)
-            kernels.unpack(bits, order)
-        else:
+        bits = keys.view(np.int64)
+        kernels.pack(values, listed, sign, mask, keys, bits)
+        keys.sort(axis=1)
+        if not kernels.unpack(values, listed, sign, mask, keys, bits, order):
             np.multiply(values[listed], sign, out=keys)
             order[:] = keys.argsort(axis=1)
-            keys[:] = np.take_along_axis(keys, order, axis=1)
+            keys.sort(axis=1)
         pool(keys, order, listed, abs(scale), offset, ranks, blocks, *room)
 
 
@@ -112,7 +115,7 @@ def project(tangent: Array, ranks: Array | None, blocks: Array | None, scale: fl
         if ranks is None:
             kernels.centre_blocks(tangent, unsigned, first, last, scale, result, *room)
         else:
-            kernels.centre_blocks_kl(tangent, ranks, unsigned, first, last, scale, offset, result, *room)
+            kernels_kl.centre_blocks_kl(tangent, ranks, unsigned, first, last, scale, offset, result, *room)
 
     _share(centre, 0, len(tangent), tangent.size // _PASS_GRAIN)
     return result
@@ -120,11 +123,36 @@ def project(tangent: Array, ranks: Array | None, blocks: Array | None, scale: fl
 
 def sort_blocks(ordered: Array, epsilon: float, kl: bool) -> Array:
     """Return the blocks of the soft sort of rows in descending order, as `rank` gives them, by sorted position."""
+    n = ordered.shape[1]
     blocks = np.zeros(ordered.shape, np.int32)
     blocks[~np.isfinite(ordered).all(axis=1)] = -1
-    pool = kernels.pool_sorted_kl if kl else kernels.pool_sorted_l2
-    pool(ordered, epsilon, blocks)
+    wide = ordered.astype(np.float64, copy=False)
+    first, second = np.empty((2, n + 1))
+    if kl:
+        kernels_kl.sort_blocks_kl(wide, epsilon, blocks, first, second, np.empty(n, np.int64))
+    else:
+        kernels.sort_blocks_l2(wide, epsilon, blocks, first, second)
     return blocks
+
+
+def level(ordered: Array, blocks: Array, epsilon: float, kl: bool) -> Array:
+    """Return the soft sort of rows in descending order, given its blocks."""
+    result = np.empty_like(ordered)
+    if kl:
+        kernels_kl.level_blocks_kl(ordered, blocks, epsilon, result)
+    else:
+        kernels.level_blocks(ordered, blocks, 1.0 / epsilon, result)
+    return result
+
+
+def level_gradient(gradient: Array, ordered: Array | None, blocks: Array) -> Array:
+    """Return the gradient for the ordered rows (None: the Euclidean sort's does not depend on them)."""
+    result = np.empty_like(gradient)
+    if ordered is None:
+        kernels.level_blocks(gradient, blocks, 0.0, result)
+    else:
+        kernels_kl.spread_over_blocks_kl(gradient, ordered, blocks, result)
+    return result
 
 
 def linear_l2(student: Array, teacher: Array, scale: float) -> tuple[Array, Array] | None:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from . import op, portable
+from . import op
 
 Regularization = Literal["l2", "kl"]
 
@@ -107,12 +107,9 @@ def soft_sort(
         ValueError: epsilon is not positive and finite, or `dim` or `regularization` is unknown.
     """
     _check(values, dim, epsilon, regularization)
-    kl = regularization == "kl"
 
     def descend(x: Tensor) -> Tensor:
-        ordered = x.sort(dim=-1, descending=True).values
-        blocks = op.sort_blocks(ordered.detach(), epsilon, kl)
-        return portable.sorted_of_blocks(ordered, blocks, epsilon, kl)
+        return op.soft_sort(x.sort(dim=-1, descending=True).values, epsilon, regularization == "kl")
 
     return _along(dim, values, descend if descending else lambda x: -descend(-x))
 

@@ -6,6 +6,7 @@ used as an index is unsigned, which spares the test whether it counts from the e
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -16,30 +17,31 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
-# A float32 held as float64 ends in 29 zero bits: room for its position, so that one sort of float64 gives the order.
-POSITION_MASK = (1 << 29) - 1
-
 
 def kernel(function: F) -> F:
     """Compile at the first call, cached on disk beside the source, else in the user's cache folder, else not at all."""
-    try:
-        return _compiled(function, cache=True)
-    except RuntimeError:  # numba found no folder that it may write to
-        return _compiled(function)
+    return _compiled(function, {"contract"})
+
+
+def simd_sum(function: F) -> F:
+    """As `kernel`, for sums whose order may change. Nowhere is a flag set that assumes away NaN or infinity."""
+    return _compiled(function, {"contract", "reassoc", "nsz"})
 
 
 def part(function: F) -> F:
     """Compile as part of each kernel that calls it."""
-    return _compiled(function, inline="always")
+    return cast("F", numba.njit(function, inline="always"))
 
 
-def _compiled(function: F, **options: Any) -> F:
-    # Reassociation lets sums use SIMD; no flag that assumes away NaN or infinity is set.
-    fastmath = {"reassoc", "nsz", "contract"}
-    return cast("F", numba.njit(function, nogil=True, error_model="numpy", fastmath=fastmath, **options))
+def _compiled(function: F, fastmath: set[str]) -> F:
+    compile = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath)
+    try:
+        return cast("F", compile(function, cache=True))
+    except RuntimeError:  # numba found no folder that it may write to
+        return cast("F", compile(function))
 
 
-@part
+@simd_sum
 def inspect(row: Array, reach: float) -> tuple[int, float]:
     """Return 0, 1 or -1 for a row whose range is at most `reach`, a greater one, or one that is not finite; the mean.
 
@@ -57,7 +59,7 @@ def inspect(row: Array, reach: float) -> tuple[int, float]:
     mean = base + total / len(row)
     if near == len(row):
         return 0, mean
-    if mean - mean != 0.0:
+    if not abs(total) < np.inf:
         return -1, mean
     if far > 0:
         return 1, mean
@@ -66,6 +68,24 @@ def inspect(row: Array, reach: float) -> tuple[int, float]:
         low = min(low, row[i])
         high = max(high, row[i])
     return int(np.float64(high) - low > reach), mean
+
+
+@simd_sum
+def sum_of(row: Array) -> float:
+    """Return the sum of the row, in float64."""
+    total = 0.0
+    for i in range(len(row)):
+        total += row[i]
+    return total
+
+
+@simd_sum
+def sum_of_squares(row: Array) -> float:
+    """Return the sum of the squares of the row, in float64."""
+    total = 0.0
+    for i in range(len(row)):
+        total += np.float64(row[i]) * row[i]
+    return total
 
 
 @kernel
@@ -96,31 +116,35 @@ def range_test(
 
 
 @kernel
-def pack(values: Array, rows: Array, sign: float, keys: Array, bits: Array) -> None:
-    """Write the listed rows times the sign, and each position into the last bits; `bits` is the keys' memory."""
+def pack(values: Array, rows: Array, sign: float, mask: int, keys: Array, bits: Array) -> None:
+    """Write the listed rows times the sign, their last bits replaced by positions; `bits` is the keys' memory."""
     for k in range(len(rows)):
         for i in range(keys.shape[1]):
             keys[k, i] = sign * values[rows[k], i]
         for i in range(keys.shape[1]):
-            bits[k, i] |= i
+            bits[k, i] = (bits[k, i] & ~mask) | i
 
 
 @kernel
-def unpack(bits: Array, order: Array) -> None:
-    """Move the positions from the last bits of the keys to `order`."""
-    for k in range(bits.shape[0]):
-        for i in range(bits.shape[1]):
-            order[k, i] = bits[k, i] & POSITION_MASK
-            bits[k, i] &= ~POSITION_MASK
+def unpack(values: Array, rows: Array, sign: float, mask: int, keys: Array, bits: Array, order: Array) -> bool:
+    """Take the positions out of sorted keys and restore these; return whether that leaves them in order."""
+    inversions = 0
+    for k in range(len(rows)):
+        for i in range(keys.shape[1]):
+            order[k, i] = bits[k, i] & mask
+            keys[k, i] = sign * values[rows[k], order[k, i]]
+        for i in range(1, keys.shape[1]):
+            inversions += keys[k, i] < keys[k, i - 1]
+    return inversions == 0
 
 
 @part
 def pool(keys: Array, half: float, total: Array, end: Array) -> int:
     """Pool adjacent violators for Euclidean ranks, given keys in ascending order; return the number of blocks.
 
-    Block t, from 1, takes the positions from end[t - 1] to end[t] and has the sum total[t] of keys less the first key.
-    Neighbours are joined if the difference of their means is at most `half` times their length, which is epsilon times
-    the difference of their mean ranks. Keys and ranks are never added up, so large values lose nothing.
+    Block t, from 1, takes the positions from end[t - 1] to end[t], and its keys add up to total[t]. Neighbours are
+    joined if the difference of their means is at most `half` times their length, which is epsilon times the difference
+    of their mean ranks. Keys and ranks are never added to each other, so large values lose nothing.
     """
     num_runs = np.int64(0)
     run = 0.0
@@ -128,7 +152,7 @@ def pool(keys: Array, half: float, total: Array, end: Array) -> int:
     for i in range(len(keys)):  # runs of single violators: most of the joins, without a branch to mispredict
         joins = np.int64(keys[i] - previous <= 2.0 * half)
         previous = keys[i]
-        run = run * joins + (keys[i] - keys[0])
+        run = run * joins + keys[i]
         num_runs += 1 - joins
         total[num_runs] = run
         end[num_runs] = i + 1
@@ -160,11 +184,12 @@ def pool_l2(
     blocks: Array,
     total: Array,
     end: Array,
+    middle: Array,
     starts: Array,
 ) -> None:
     """Write the ranks and blocks of the listed rows, given their sorted keys and the positions these come from.
 
-    `total`, `end` and `starts` are room for n + 1 each.
+    `total`, `end`, `middle` and `starts` are room for n + 1 each.
     """
     n = keys.shape[1]
     for k in range(len(rows)):
@@ -174,13 +199,13 @@ def pool_l2(
             starts[i] = 0
         for t in range(num_blocks):
             starts[int(end[t])] = 1
-            mean = total[t + 1] / (end[t + 1] - end[t])
-            total[t] = n - 0.5 * (end[t] + end[t + 1] - 1) - offset + size * mean
+            total[t] = total[t + 1] / (end[t + 1] - end[t])
+            middle[t] = n + 0.5 - 0.5 * (end[t] + end[t + 1]) - offset
         t = -1
         for i in range(n):
             t += starts[i]
             j = order[k, i]
-            ranks[r, j] = total[t] - size * (keys[k, i] - keys[k, 0])
+            ranks[r, j] = size * (total[t] - keys[k, i]) + middle[t]
             blocks[r, j] = end[t]
 
 
@@ -188,7 +213,7 @@ def pool_l2(
 def sort_blocks_l2(ordered: Array, epsilon: float, blocks: Array, total: Array, end: Array) -> None:
     """Write the blocks of the soft sort of rows in descending order, except into rows that are marked bad.
 
-    There neighbours are joined where the means of ranks seen as keys would be kept apart, and the other way round.
+    What joins neighbours there keeps them apart here: values and ranks change places.
     """
     for r in range(len(ordered)):
         if blocks[r, 0] >= 0:
@@ -199,14 +224,28 @@ def sort_blocks_l2(ordered: Array, epsilon: float, blocks: Array, total: Array, 
 
 
 @kernel
+def level_blocks(x: Array, blocks: Array, slope: float, result: Array) -> None:
+    """Write to each sorted position the mean of x over its block, plus `slope` for each position before the middle."""
+    n = x.shape[1]
+    for r in range(len(x)):
+        i = 0
+        while i < n:
+            start = i
+            total = 0.0
+            while i < n and blocks[r, i] <= start:
+                total += x[r, i]
+                i += 1
+            mean = total / (i - start) if blocks[r, 0] >= 0 else np.nan
+            for j in range(start, i):
+                result[r, j] = mean + slope * (0.5 * (start + i - 1) - j)
+
+
+@kernel
 def centre(tangent: Array, first: int, last: int, scale: float, result: Array) -> None:
     """Write scale times the tangent less its mean, for the rows first to last."""
     n = tangent.shape[1]
     for r in range(first, last):
-        total = 0.0
-        for i in range(n):
-            total += tangent[r, i]
-        mean = total / n
+        mean = sum_of(tangent[r]) / n
         for i in range(n):
             result[r, i] = scale * (tangent[r, i] - mean)
 
@@ -239,16 +278,13 @@ def linear_l2(student: Array, teacher: Array, scale: float, loss: Array, slope: 
     """Write the mean squared differences of linear ranks and their gradients; false if some row is not linear."""
     num_rows, n = student.shape
     reach = 0.5 * n / abs(scale)
-    factor = 2.0 * scale / n
     for r in range(num_rows):
         student_state, student_mean = inspect(student[r], reach)
         teacher_state, teacher_mean = inspect(teacher[r], reach)
         if student_state != 0 or teacher_state != 0:
             return False
-        total = 0.0
         for i in range(n):
-            d = scale * ((student[r, i] - student_mean) - (teacher[r, i] - teacher_mean))
-            slope[r, i] = factor * d
-            total += d * d
-        loss[r] = total / n
+            d = (student[r, i] - student_mean) - (teacher[r, i] - teacher_mean)
+            slope[r, i] = 2.0 * scale * scale / n * d
+        loss[r] = sum_of_squares(slope[r]) * n / (4.0 * scale * scale)
     return True

@@ -25,7 +25,10 @@ def pool_kl(
     rest: Array,
     start: Array,
 ) -> None:
-    """As `pool_l2`, for the entropic projection: a block's value is logsumexp(z) - log(sum of its ranks)."""
+    """Write the ranks and blocks of the listed rows, given their sorted keys and the positions these come from.
+
+    `sum_exp`, `sum_rho`, `rest` and `start` are room for n each.
+    """
     n = keys.shape[1]
     for k in range(len(rows)):
         r = rows[k]
@@ -52,32 +55,67 @@ def pool_kl(
 
 
 @kernel
-def sort_blocks_kl(
-    ordered: Array, epsilon: float, blocks: Array, sum_exp: Array, sum_rho: Array, start: Array
-) -> None:
-    """As `_pool_sorted_l2`, for the entropic projection."""
-    num_rows, n = ordered.shape
-    start = np.empty(n, np.int64)
-    sum_rho = np.empty(n)
-    sum_exp = np.empty(n)
-    for r in range(num_rows):
+def sort_blocks_kl(ordered: Array, epsilon: float, blocks: Array, sum_exp: Array, sum_rho: Array, start: Array) -> None:
+    """Write the blocks of the soft sort of rows in descending order, except into rows that are marked bad."""
+    n = ordered.shape[1]
+    for r in range(len(ordered)):
         if blocks[r, 0] < 0:
             continue
         top = -1
         for i in range(n):
-            a, p, e = i, 1.0, 1.0
+            a, w, e = i, 1.0, 1.0
             while top >= 0:
-                b = start[top]
-                step, drop = (a - b) / epsilon, np.float64(ordered[r, b]) - ordered[r, a]
-                if step - drop > np.log(p / sum_rho[top]) - np.log(e / sum_exp[top]):
+                step = (a - start[top]) / epsilon
+                drop = ordered[r, start[top]] - ordered[r, a]
+                if step - drop > np.log(w / sum_rho[top]) - np.log(e / sum_exp[top]):
                     break
-                p = sum_rho[top] + p * np.exp(-step)
+                w = sum_rho[top] + w * np.exp(-step)
                 e = sum_exp[top] + e * np.exp(-drop)
-                a = b
+                a = start[top]
                 top -= 1
             top += 1
-            start[top], sum_rho[top], sum_exp[top] = a, p, e
-        write_blocks(start, top, blocks[r])
+            start[top], sum_rho[top], sum_exp[top] = a, w, e
+        end = n
+        for t in range(top, -1, -1):
+            for i in range(start[t], end):
+                blocks[r, i] = start[t]
+            end = start[t]
+
+
+@kernel
+def level_blocks_kl(ordered: Array, blocks: Array, epsilon: float, result: Array) -> None:
+    """Write the soft sort of rows in descending order: w - logsumexp(w) + logsumexp(row), w = (n, ..., 1) / epsilon."""
+    n = ordered.shape[1]
+    for r in range(len(ordered)):
+        i = 0
+        while i < n:
+            start = i
+            sum_exp = sum_rho = 0.0
+            while i < n and blocks[r, i] <= start:
+                sum_exp += np.exp(np.float64(ordered[r, i]) - ordered[r, start])
+                sum_rho += np.exp((start - i) / epsilon)
+                i += 1
+            level = ordered[r, start] + np.log(sum_exp) - np.log(sum_rho) if blocks[r, 0] >= 0 else np.nan
+            for j in range(start, i):
+                result[r, j] = level + (start - j) / epsilon
+
+
+@kernel
+def spread_over_blocks_kl(gradient: Array, ordered: Array, blocks: Array, result: Array) -> None:
+    """Write the sum of the gradient over each block times the block's softmax of the ordered row."""
+    n = ordered.shape[1]
+    for r in range(len(ordered)):
+        i = 0
+        while i < n:
+            start = i
+            total = sum_exp = 0.0
+            while i < n and blocks[r, i] <= start:
+                sum_exp += np.exp(np.float64(ordered[r, i]) - ordered[r, start])
+                total += gradient[r, i]
+                i += 1
+            share = total / sum_exp if blocks[r, 0] >= 0 else np.nan
+            for j in range(start, i):
+                result[r, j] = share * np.exp(np.float64(ordered[r, j]) - ordered[r, start])
 
 
 @kernel

@@ -85,13 +85,24 @@ def ranks(values: Tensor, scale: float, kl: bool, offset: float) -> Tensor:
     return portable.ranks_of_blocks(values, blocks, scale, kl, offset)
 
 
+def soft_sort(ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
+    """Return the soft sort of rows that are in descending order along the last dimension, differentiable.
+
+    The values are float32 or float64, with at least one element.
+    """
+    if is_plain(ordered):
+        result: Tensor = _Sorted.apply(ordered, epsilon, kl)
+        return result
+    return portable.sorted_of_blocks(ordered, sort_blocks(ordered.detach(), epsilon, kl), epsilon, kl)
+
+
 def is_plain(values: Tensor) -> bool:
     """Return whether a kernel may read the tensor's memory: on the CPU, and no tracing, transform or subclass."""
     return (
-        values.is_cpu
+        not torch.compiler.is_compiling()
+        and values.is_cpu
         and type(values) in (Tensor, nn.Parameter)
-        and torch._C._has_storage(values)
-        and not torch.compiler.is_compiling()
+        and torch._C._has_storage(values)  # not so under a transform
         and not torch._C._are_functorch_transforms_active()  # as Function.apply asks
         and torch._C._len_torch_dispatch_stack() == 0
         and forward_ad._current_level < 0
@@ -127,6 +138,25 @@ class _Ranks(torch.autograd.Function):
             ctx.offset,
         )
         return _like(product, gradient), None, None, None
+
+
+class _Sorted(torch.autograd.Function):
+    """The soft sort of rows in descending order, by the kernels; as `_Ranks`."""
+
+    @staticmethod
+    def forward(ctx: Any, ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
+        rows = _rows(ordered)
+        blocks = _cpu().sort_blocks(rows, epsilon, kl)
+        ctx.save_for_backward(ordered if kl else None, torch.from_numpy(blocks).view(ordered.shape))
+        return _like(_cpu().level(rows, blocks, epsilon, kl), ordered)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        ordered, blocks = ctx.saved_tensors
+        if torch.is_grad_enabled() or not is_plain(gradient):
+            return portable.sorted_gradient(gradient, ordered, blocks.long()), None, None
+        rows = None if ordered is None else _rows(ordered)
+        return _like(_cpu().level_gradient(_rows(gradient), rows, _rows(blocks)), gradient), None, None
 
 
 class _LinearSquaredDistance(torch.autograd.Function):

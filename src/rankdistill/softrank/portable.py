@@ -74,13 +74,25 @@ def project(tangent: Tensor, ranks: Tensor | None, blocks: Tensor | None, scale:
     return (scale * weight * (x - mean) * _nan_where_bad(bins, x)).to(tangent.dtype)
 
 
+def sorted_gradient(gradient: Tensor, ordered: Tensor | None, blocks: Tensor) -> Tensor:
+    """Return the gradient of `sorted_of_blocks` for the ordered rows (None: the Euclidean), differentiable in both."""
+    x = wide(gradient)
+    if ordered is None:
+        weight = 1.0 / block_sum(torch.ones_like(x), blocks)
+    else:
+        top = ordered.detach().gather(-1, blocks.clamp(min=0))
+        above = torch.exp(wide(ordered - top))
+        weight = above / block_sum(above, blocks)
+    return (weight * block_sum(x, blocks) * _nan_where_bad(blocks, x)).to(gradient.dtype)
+
+
 def rank_blocks(values: Tensor, scale: float, kl: bool) -> Tensor:
     """Return the first sorted position of each element's block, [..., n] int64; -1 in rows that are not finite."""
     n = values.shape[-1]
     finite = torch.isfinite(values).all(-1, keepdim=True)
     x = wide(torch.where(finite, values, 0.0))
     ordered, order = x.sort(dim=-1, descending=scale > 0)
-    # Elements n apart never share a block; clamping the gaps keeps the sums accurate for large values.
+    # Nothing is joined across a gap of n; clamping the gaps keeps the sums accurate for large values.
     s = -_from_first((torch.diff(ordered).abs() * abs(scale)).clamp(max=float(n)))
     rho = torch.arange(n, 0, -1, dtype=x.dtype, device=x.device).expand_as(s)
     starts = _pool_kl(s, rho.log()) if kl else _pool_l2(s - rho)
@@ -98,7 +110,8 @@ def sort_blocks(ordered: Tensor, epsilon: float, kl: bool) -> Tensor:
         w = -_from_first(gaps.clamp(max=n / epsilon + math.log(n) + 1.0))
         starts = _pool_kl((rho - n) / epsilon, w)
     else:
-        starts = _pool_l2(rho + _from_first((epsilon * gaps).clamp(max=float(n))))
+        # A gap of n (n + 1) / 2 joins the whole row.
+        starts = _pool_l2(rho + _from_first((epsilon * gaps).clamp(max=0.5 * n * (n + 1))))
     return torch.where(finite, starts, -1)
 
 
