@@ -8,6 +8,7 @@ import torch
 
 from rankdistill.build import build, resolve_precision
 from rankdistill.methods import METHODS
+from rankdistill.methods.ra import Distance
 from rankdistill.recipes import RECIPES
 from rankdistill.run import Data, Optim, Run, describe, look_up, loss, options_of
 from rankdistill.train import fit
@@ -62,7 +63,8 @@ def test_options_are_the_methods_keyword_arguments() -> None:
     options = options_of("ra")(weight=2.0, epsilon=0.1, distance="spearman")
     assert (options.weight, options.epsilon, options.distance, options.method) == (2.0, 0.1, "spearman", "ra")
     types = {field.name: field.type for field in dataclasses.fields(options)}
-    assert types["epsilon"] is float
+    assert types["separated"] == float | None
+    assert types["distance"] == Distance
 
 
 def test_runs_can_be_pickled(tmp_path: Path) -> None:

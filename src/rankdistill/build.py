@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ._version import __version__
-from .core import Batch, Method, Sum
+from .core import Batch, EachView, Method, Pair, Sum
 from .data import DATASETS
 from .data.loader import Loader, evaluation_batches
 from .data.sets import DataSet, Split
@@ -24,7 +24,7 @@ from .methods import METHODS
 from .models import MODELS
 from .models.checkpoints import load_into
 from .network import Network, pair_of, roles, select_roles
-from .run import Data, Run, describe, look_up
+from .run import SHARED_OPTIONS, Data, Run, describe, look_up
 from .storage import digest_of, load_weights, write_json
 from .train import Plan, State, Watcher, evaluate
 
@@ -114,11 +114,12 @@ def build_method(
     pair = pair_of(probes[0], probes[1] if teacher is not None else None, example, num_samples=num_samples)
     for probe in probes:
         probe.close()
-    terms = {
-        name: (config.weight, METHODS[config.method].for_pair(pair, **_options(config)))
-        for name, config in losses.items()
-    }
-    return Sum(**terms)
+    return Sum(**{name: (config.weight, _method(config, pair)) for name, config in losses.items()})
+
+
+def _method(config: Any, pair: Pair) -> Method:
+    method = METHODS[config.method].for_pair(pair, **_options(config))
+    return EachView(method) if config.each_view else method
 
 
 def check_options(losses: Mapping[str, Any]) -> None:
@@ -210,7 +211,8 @@ def _teacher_weights(run: Run) -> dict[str, Tensor]:
 
 
 def _options(config: Any) -> dict[str, Any]:
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name != "weight"}
+    """The method's own options, without those that every loss has."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in SHARED_OPTIONS}
 
 
 def _evaluated(split: Split, data: DataSet, device: torch.device) -> Iterator[Batch]:

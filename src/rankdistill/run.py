@@ -151,9 +151,15 @@ class Run:
         return f"{self.teacher}-{self.student}" if self.teacher else self.student
 
 
+SHARED_OPTIONS = ("weight", "each_view")
+"""Options that every loss of a run has, beside those of its method."""
+
+
 @functools.cache
 def options_of(name: str) -> type[Any]:
     """Return a frozen dataclass of a method's weight and options, made from the method's signature.
+
+    Beside the method's own options there are `weight`, and `each_view`, to apply a one-view method to both views.
 
     Raises:
         ValueError: there is no such method; the nearest names are given.
@@ -161,7 +167,10 @@ def options_of(name: str) -> type[Any]:
     method = look_up(METHODS, name, "method")
     hints = get_type_hints(method.__init__)
     keywords = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    fields: list[tuple[str, Any, Any]] = [("weight", float, field(default=1.0))]
+    fields: list[tuple[str, Any, Any]] = [
+        ("weight", float, field(default=1.0)),
+        ("each_view", bool, field(default=False)),
+    ]
     fields += [(p.name, hints[p.name], field(default=p.default)) for p in keywords]
     namespace = {"method": name, "__doc__": inspect.getdoc(method), "__reduce__": _reduced}
     return dataclasses.make_dataclass(method.__name__, fields, frozen=True, namespace=namespace)

@@ -1,0 +1,15 @@
+"""The settings of each method, one file a method: a function of (teacher, student) that returns a `Setting`."""
+
+from collections.abc import Callable
+
+from ..setting import Setting
+from . import kd, plain, ra
+
+SETTINGS: dict[str, Callable[[str, str], Setting]] = {
+    "plain": plain.setting,
+    "kd": kd.setting,
+    "ra": ra.setting,
+}
+"""Recipe name -> function of the names of teacher and student."""
+
+__all__ = ["SETTINGS"]
