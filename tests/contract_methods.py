@@ -122,7 +122,7 @@ class Bank(Method):
             raise ValueError("Bank needs Batch.indices, which is None: the position of each sample in the training set")
         remembered = self.bank[batch.indices]
         if self.updates_state:
-            self.bank[batch.indices] = remembered.lerp(teacher.features["pooled"], 1 - self.momentum)
+            self.bank[batch.indices] = remembered.lerp(teacher.features["pooled"].float(), 1 - self.momentum)
             self.num_writes += 1
         return {"bank": F.mse_loss(self.embed(student.features["pooled"]), remembered)}
 

@@ -36,4 +36,4 @@ def test_a_terminal_gets_a_bar_with_losses_and_throughput(tmp_path: Path) -> Non
 
 def test_going_on_is_said(tmp_path: Path) -> None:
     shown(tmp_path, terminal=False)
-    assert shown(tmp_path, terminal=False, epochs=3).startswith("small run: going on after epoch 2\n")
+    assert shown(tmp_path, terminal=False, epochs=3).startswith("small run: going on after step ")

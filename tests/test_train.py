@@ -18,8 +18,9 @@ from rankdistill.data.loader import Loader
 from rankdistill.data.sets import Split
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import pair_of, roles, select_roles
+from rankdistill.state import State, descend
 from rankdistill.storage import load_weights
-from rankdistill.train import Plan, Record, State, _step_seed, descend, evaluate, fit, train_epoch
+from rankdistill.train import TIMES, Plan, Record, _step_seed, evaluate, fit, train_epoch
 
 CLASSES = 5
 SAMPLES = 22
@@ -95,7 +96,7 @@ class KillsAfter:
 
 def outcome(plan: Plan) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], list[Record]]:
     timeless = [
-        {key: value for key, value in json.loads(line).items() if key not in ("seconds", "images_per_second")}
+        {key: value for key, value in json.loads(line).items() if key not in TIMES}
         for line in plan.metrics.read_text().splitlines()
     ]
     return plan.state.student.module.state_dict(), plan.state.method.state_dict(), timeless
@@ -189,7 +190,7 @@ def test_sigkill_between_epochs_and_again(tmp_path: Path) -> None:
     subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
     process = subprocess.Popen([*command, str(tmp_path / "killed")], stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("killed/**/checkpoint-00002.pt")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("killed/**/checkpoint-000000004.pt")) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -227,7 +228,7 @@ def test_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     plan = small_plan(tmp_path)
     fit(plan)
     names = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
-    assert names == [f"checkpoint-0000{n}.pt{end}" for n in (3, 4) for end in ("", ".sha256")]
+    assert names == [f"checkpoint-{n:09d}.pt{end}" for n in (9, 12) for end in ("", ".sha256")]
 
 
 def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -250,8 +251,9 @@ def test_teacher_is_the_same_after_training(tmp_path: Path) -> None:
 def test_checkpoint_holds_no_teacher(tmp_path: Path) -> None:
     plan = small_plan(tmp_path, "bank", epochs=1)
     fit(plan)
-    saved = torch.load(tmp_path / "checkpoint-00001.pt", weights_only=True)
-    assert saved.keys() == {"student", "method", "optimizer", "epoch", "step", "identity"}
+    saved = torch.load(tmp_path / "checkpoint-000000003.pt", weights_only=True)
+    progress = {"epoch", "step", "sums", "count", "seconds", "gradient_norm"}
+    assert saved.keys() == {"student", "method", "optimizer", "identity"} | progress
     assert saved["student"].keys() == plan.state.student.module.state_dict().keys()
 
 
@@ -307,7 +309,10 @@ def test_evaluation_and_checkpoints_every_few_epochs(tmp_path: Path) -> None:
     plan = dataclasses.replace(small_plan(tmp_path, epochs=5), evaluate_every=2, checkpoint_every=3)
     fit(plan)
     assert [record["epoch"] for record in plan.records if "top1" in record] == [2, 4, 5]
-    assert [path.name for path in sorted(tmp_path.glob("*.pt"))] == ["checkpoint-00003.pt", "checkpoint-00005.pt"]
+    assert [path.name for path in sorted(tmp_path.glob("*.pt"))] == [
+        "checkpoint-000000009.pt",
+        "checkpoint-000000015.pt",
+    ]
 
 
 def test_deployed_student_is_what_is_saved_and_evaluated(tmp_path: Path) -> None:

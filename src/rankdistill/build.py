@@ -13,11 +13,15 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from . import distributed
 from ._version import __version__
+from .clock import Clock
 from .core import Batch, EachView, Method, Pair, Sum
 from .data import DATASETS
 from .data.loader import Loader, evaluation_batches
+from .data.mixing import MixedLoader
 from .data.sets import DataSet, Split
 from .data.splits import few_labels, hold_out
 from .methods import METHODS
@@ -25,8 +29,10 @@ from .models import MODELS
 from .models.checkpoints import load_into
 from .network import Network, pair_of, roles, select_roles
 from .run import SHARED_OPTIONS, Data, Run, describe, look_up
+from .state import State
 from .storage import digest_of, load_weights, write_json
-from .train import Plan, State, Watcher, evaluate
+from .teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
+from .train import Plan, Watcher, evaluate
 
 
 def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
@@ -39,11 +45,8 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     look_up(MODELS, run.student, "model")
     check_options(run.losses)
     teacher_weights = _teacher_weights(run)
-    fabric = Fabric(accelerator=run.accelerator, devices=1, precision=resolve_precision(run.precision, run.accelerator))
+    fabric = _launched(run)
     device = fabric.device
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-
     data = load_data(run.data)
     train, test = _splits(data, run.data)
     torch.manual_seed(run.seed)
@@ -55,50 +58,175 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     example = torch.zeros(2, *data.image_shape)
     method = build_method(run.losses, student, teacher, example, num_samples=len(train)).to(device)
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    optim = run.optim
-    optimizer = torch.optim.SGD(
-        [*student.parameters(), *method.parameters()],
-        lr=optim.lr,
-        momentum=optim.momentum,
-        weight_decay=optim.weight_decay,
-        nesterov=optim.nesterov,
-    )
-    state = State(
-        student=Network(student, select_roles(student, method.student_needs)),
-        teacher=_frozen(teacher, method, device),
-        method=method,
-        optimizer=optimizer,
-        autocast=fabric.autocast,
-    )
+    state = _state(run, student, _frozen(teacher, method, device), method, fabric)
     digest = digest_of(teacher_weights) if teacher_weights else ""
     config = describe(run) | {"teacher_digest": digest, "precision": fabric._precision.precision}
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    loader = _loader(run, train, data, device)
+    if run.teacher_cache is not None:
+        state.teacher = _cached(run, state, loader, digest, data, watchers)
+    if state.teacher is not None:
+        state.teacher.around = lambda: state.clock("teacher")
+    _compile(run, state, len(loader))
     plan = Plan(
         state=state,
-        loader=Loader(
-            train,
-            batch_size=optim.batch_size,
-            seed=run.stream_seed,
-            mean=data.mean,
-            std=data.std,
-            padding=run.data.padding,
-            flip=run.data.flip,
-            device=device,
-        ),
-        test=lambda: _evaluated(test, data, device),
-        epochs=optim.epochs,
-        learning_rate=optim.rate,
+        loader=loader,
+        test=lambda: _evaluated(_part(test), data, device),
+        epochs=run.optim.epochs,
+        learning_rate=run.optim.rate,
         folder=run.runs / run.recipe / run.pair / name,
         identity={"config": name, "teacher": digest},
         header=_header(run, data),
         seed=run.seed,
         evaluate_every=run.evaluate_every,
         checkpoint_every=run.checkpoint_every,
-        watchers=watchers,
+        checkpoint_steps=run.checkpoint_steps,
+        evaluate_teacher=run.evaluate_teacher,
+        watchers=_watchers(run, watchers),
     )
-    write_json(plan.folder / "run.json", config | {"environment": _environment(fabric)})
+    if distributed.rank() == 0:
+        write_json(plan.folder / "run.json", config | {"environment": _environment(fabric)})
     return plan
+
+
+def _launched(run: Run) -> Fabric:
+    """Return a Fabric whose processes have met. It starts them itself, except under torchrun or SLURM."""
+    precision = resolve_precision(run.precision, run.accelerator)
+    strategy = "ddp" if run.devices * run.num_nodes > 1 else "auto"
+    fabric = Fabric(
+        accelerator=run.accelerator,
+        devices=run.devices,
+        num_nodes=run.num_nodes,
+        strategy=strategy,
+        precision=precision,
+    )
+    fabric.launch()
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    return fabric
+
+
+def _state(run: Run, student: nn.Module, teacher: Network | None, method: Method, fabric: Fabric) -> State:
+    """Return networks, method and optimizer, the student with its taps."""
+    optim = run.optim
+    average = None
+    if optim.ema is not None:  # copied before the student gets hooks
+        decay: Any = get_ema_multi_avg_fn(optim.ema)  # type: ignore[no-untyped-call]
+        average = AveragedModel(student, multi_avg_fn=decay, use_buffers=True)
+    if run.sync_bn:
+        distributed.synchronized_batch_norm(student)
+        distributed.synchronized_batch_norm(method)
+    optimizer = torch.optim.SGD(
+        [*student.parameters(), *method.parameters()],
+        lr=optim.lr,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        nesterov=optim.nesterov,
+        fused=fabric.device.type in ("cpu", "cuda"),
+    )
+    return State(
+        student=Network(student, select_roles(student, method.student_needs)),
+        teacher=teacher,
+        method=method,
+        optimizer=optimizer,
+        autocast=fabric.autocast,
+        clip_norm=optim.clip_norm,
+        accumulate=optim.accumulate,
+        average=average,
+        clock=Clock(fabric.device),
+    )
+
+
+def _loader(run: Run, train: Split, data: DataSet, device: torch.device) -> Loader | MixedLoader:
+    loader = Loader(
+        train,
+        batch_size=run.optim.batch_size,
+        seed=run.stream_seed,
+        mean=data.mean,
+        std=data.std,
+        padding=run.data.padding,
+        flip=run.data.flip,
+        device=device,
+    )
+    mixup, cutmix = run.data.mixup, run.data.cutmix
+    if not mixup and not cutmix:
+        return loader
+    return MixedLoader(loader, num_classes=data.num_classes, seed=run.stream_seed, mixup=mixup, cutmix=cutmix)
+
+
+def _cached(
+    run: Run,
+    state: State,
+    loader: Loader | MixedLoader,
+    digest: str,
+    data: DataSet,
+    watchers: Sequence[Watcher],
+) -> CachedTeacher:
+    """Return the teacher behind its cache for this stream, after saying how much that takes."""
+    if run.teacher_cache is None or not isinstance(state.teacher, Network):
+        raise ValueError(f"a teacher cache in {run.teacher_cache} needs a teacher: this run has none")
+    check_cacheable(state.method)
+
+    def tell(sentence: str) -> None:
+        for watcher in watchers:
+            watcher.note(sentence)
+
+    options = CacheOptions(run.teacher_cache_dtype, run.teacher_cache_gigabytes)
+    facts = {
+        "teacher": run.teacher,
+        "weights": digest,
+        "data": dataclasses.asdict(run.data) | {"root": None, "download": None},
+        "images": loader.num_samples,
+        "stream_seed": run.stream_seed,
+        "batch_size": run.optim.batch_size,
+        "views": state.method.views,
+        "precision": resolve_precision(run.precision, run.accelerator),
+        "memory_format": "channels_last",
+        "dtype": options.dtype,
+        "processes": distributed.world_size(),
+    }
+    folder = run.teacher_cache / digest_of_stream(loader, facts)[:24]
+    size = estimated_gigabytes(
+        loader.num_samples,
+        data.num_classes,
+        views=state.method.views,
+        epochs=run.optim.epochs,
+        dtype=options.dtype,
+    )
+    tell(f"the teacher's logits of {run.optim.epochs} epochs take {size:.2g} GB in {folder}")
+    return CachedTeacher(state.teacher, loader, folder, loader.num_samples, options, state.autocast, tell)
+
+
+_WORTH_COMPILING = 20_000
+"""Steps from which "auto" compiles: about a minute of compilation is then below a few per cent of the run."""
+
+
+def _compile(run: Run, state: State, steps: int) -> None:
+    if run.compile == "off" or (run.compile == "auto" and steps * run.optim.epochs < _WORTH_COMPILING):
+        return
+    state.student.compile()
+    teacher = state.teacher.teacher if isinstance(state.teacher, CachedTeacher) else state.teacher
+    if teacher is not None:
+        teacher.compile()
+
+
+def _watchers(run: Run, watchers: Sequence[Watcher]) -> Sequence[Watcher]:
+    if distributed.rank() != 0:
+        return ()
+    if not run.loggers and not run.profile:
+        return watchers
+    from .loggers import LOGGERS, Profile  # their packages are an extra
+
+    profile = [Profile()] if run.profile else []
+    return [*watchers, *(LOGGERS[name]() for name in run.loggers), *profile]
+
+
+def _part(split: Split) -> Split:
+    """Return this process's part of the samples, so that together each is counted once."""
+    if distributed.world_size() == 1:
+        return split
+    size, first = distributed.world_size(), distributed.rank()
+    return split.subset(torch.arange(len(split)).tensor_split(size)[first])
 
 
 def build_method(

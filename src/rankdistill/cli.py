@@ -1,7 +1,7 @@
 """The command line: finds the command, and imports what it needs only then.
 
 Exit codes: 0 done; 1 a run failed (a loss became infinite, say); 2 wrong usage or input, nothing was started;
-130 interrupted.
+130 interrupted, 143 terminated, 75 told by SIGUSR1 to stop and be started again: these three after saving.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ commands:
 {commands}
 
 `rankdistill COMMAND --help` shows a command's options. Exit codes: 0 done, 1 a run failed, 2 wrong usage or input,
-130 interrupted.
+130 interrupted, 143 terminated, 75 to be started again (SIGUSR1); a run that is told to stop saves first.
 """
 
 
@@ -71,7 +71,7 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         if extra is None:
             raise
         return _say(f"this command needs {error.name}: pip install 'rankdistill[{extra}]'", code=2)
-    except FloatingPointError as error:
+    except (FloatingPointError, MemoryError) as error:
         return _say(str(error), code=1)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on from the last checkpoint", code=130)

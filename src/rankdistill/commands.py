@@ -19,6 +19,7 @@ from .build import build, evaluate_weights
 from .console import Terminal
 from .data import DATASETS
 from .demo import run_demo, table_of
+from .interrupt import Interrupted
 from .methods import METHODS
 from .models import MODELS
 from .recipes import RECIPES
@@ -129,7 +130,11 @@ def _train(
     with Terminal(console, f"{run.recipe} {run.pair}") as terminal:
         with _refusing():
             plan = build(run, watchers=[terminal])
-        result = fit(plan)
+        try:
+            result = fit(plan)
+        except Interrupted as stop:
+            console.print(f"rankdistill: {stop}", soft_wrap=True, highlight=False)
+            raise SystemExit(stop.code) from stop
     last, best = result["last"], result["best"]
     console.print(
         f"top-1 {last['top1']:.2f} % after the last epoch (best: {best['top1']:.2f} % after epoch {best['epoch']}), "

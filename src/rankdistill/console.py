@@ -52,10 +52,9 @@ class Terminal:
         """Begin, or go on from a checkpoint."""
         self._epochs, self._first = plan.epochs, plan.state.epoch
         self._started = time.perf_counter()
-        steps = len(plan.loader)
-        self._bar.update(self._task, total=plan.epochs * steps, completed=plan.state.epoch * steps)
-        if plan.state.epoch:
-            self.console.print(f"{self.title}: going on after epoch {plan.state.epoch}", highlight=False)
+        self._bar.update(self._task, total=plan.epochs * len(plan.loader), completed=plan.state.step)
+        if plan.state.step:
+            self.console.print(f"{self.title}: going on after step {plan.state.step}", highlight=False)
 
     def note(self, sentence: str) -> None:
         """Show a method's advice."""
@@ -71,6 +70,8 @@ class Terminal:
         """Show an epoch's losses and accuracy, its throughput and the time left."""
         terms = "  ".join(f"{name} {value:.4f}" for name, value in record["loss"].items())
         accuracy = f"  top-1 {record['top1']:.2f}" if "top1" in record else ""
+        if accuracy and "teacher_top1" in record:
+            accuracy += f" (teacher {record['teacher_top1']:.2f})"
         self._status = f"{terms}{accuracy}  "
         if not self.console.is_terminal:
             done = record["epoch"] - self._first

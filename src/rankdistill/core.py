@@ -60,6 +60,21 @@ class Batch:
         }
         return dataclasses.replace(self, **moved)
 
+    def chunks(self, num: int) -> list[Self]:
+        """Return the batch in `num` parts, or fewer if it has fewer samples, as equal as may be; `held_out` in each."""
+        if num == 1:
+            return [self]
+        tensors = ("images", "labels", "indices", "strong")
+        parts = {
+            name: value.tensor_split(min(num, len(self)))
+            for name in tensors
+            if (value := getattr(self, name)) is not None
+        }
+        return [
+            dataclasses.replace(self, **{name: part[i] for name, part in parts.items()})
+            for i in range(min(num, len(self)))
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Output:

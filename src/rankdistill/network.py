@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -67,6 +67,9 @@ class Network:
         mode: "eval", or "batch_stats": a frozen network normalises with the batch's statistics, never writing its own.
         logits: where the logits are if the module returns a tuple (an index) or a mapping (a key).
 
+    Attributes:
+        around: returns a context that each run is entered in; for timing.
+
     Raises:
         ValueError: a tap names no submodule; the nearest names are given.
     """
@@ -84,7 +87,9 @@ class Network:
         self.taps = dict(taps or {})
         self.frozen = frozen
         self.mode = mode
+        self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._logits = logits
+        self._call: Callable[[Tensor], Any] = module
         self._captured: dict[str, Tensor] | None = None
         self._versions: dict[str, int] | None = None
         self._shared: list[tuple[Batch, Output]] | None = None
@@ -104,7 +109,7 @@ class Network:
                 return output
         if self.frozen:
             self._check_frozen()
-        with torch.no_grad() if self.frozen else nullcontext(), self._statistics():
+        with self.around(), torch.no_grad() if self.frozen else nullcontext(), self._statistics():
             output = self._pass(batch.images)
             if batch.strong is not None:
                 output = Output(output.logits, output.features, strong=self._pass(batch.strong))
@@ -154,6 +159,10 @@ class Network:
         shapes = {role: tuple(feature.shape[1:]) for role, feature in output.features.items()}
         return shapes | {"logits": tuple(output.logits.shape[1:])}
 
+    def compile(self, **options: Any) -> None:
+        """Let `run` call `torch.compile(module, **options)`; the module itself stays as it is."""
+        self._call = cast("Callable[[Tensor], Any]", torch.compile(self.module, **options))
+
     def close(self) -> None:
         """Remove the hooks from the module."""
         for hook in self._hooks:
@@ -162,7 +171,7 @@ class Network:
     def _pass(self, images: Tensor) -> Output:
         self._captured = {}
         try:
-            logits = self._select(self.module(images))
+            logits = self._select(self._call(images))
             captured = self._captured
         finally:
             self._captured = None

@@ -32,6 +32,8 @@ class Data:
         subset_seed: which images `num_labels` and `held_out` choose.
         padding: pixels of zeros around an image before it is cropped at random; 0 for no crop.
         flip: mirror each image with probability one half.
+        mixup: mix each batch with itself in another order, by a share from Beta(mixup, mixup); 0 for not.
+        cutmix: paste a box of one image into another, of an area from Beta(cutmix, cutmix); 0 for not.
     """
 
     name: str = "digits"
@@ -44,6 +46,15 @@ class Data:
     subset_seed: int = 0
     padding: int = 4
     flip: bool = True
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            _require(0.0 <= value < math.inf, f"data.{name}", value, "at least 0")
+        if self.mixup and self.cutmix:
+            raise ValueError(f"data.mixup is {self.mixup} and data.cutmix {self.cutmix}: choose one of them")
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,10 @@ class Optim:
         momentum: of SGD.
         weight_decay: of all parameters, batch norms and biases too, as in the field's code.
         nesterov: Nesterov's momentum.
+        accumulate: run each batch in so many parts, to save memory; batch norm and losses over pairs of samples see
+            one part at a time.
+        clip_norm: scale gradients to at most this norm; None leaves them.
+        ema: evaluate and save an exponential moving average of the student's weights, with this decay; None for none.
     """
 
     epochs: int = 240
@@ -71,6 +86,9 @@ class Optim:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1")
@@ -79,6 +97,13 @@ class Optim:
         _require(0.0 <= self.momentum < 1.0, "optim.momentum", self.momentum, "at least 0 and less than 1")
         _require(0.0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, "at least 0")
         _require(0.0 < self.gamma <= 1.0, "optim.gamma", self.gamma, "more than 0 and at most 1")
+        parts = 1 <= self.accumulate <= self.batch_size // 2
+        _require(
+            parts, "optim.accumulate", self.accumulate, f"1 to {self.batch_size // 2}, so that a part has 2 samples"
+        )
+        clip = self.clip_norm
+        _require(clip is None or 0.0 < clip < math.inf, "optim.clip_norm", clip, "positive")
+        _require(self.ema is None or 0.0 < self.ema < 1.0, "optim.ema", self.ema, "more than 0 and less than 1")
         ordered = list(self.milestones) == sorted(set(self.milestones)) and all(m >= 1 for m in self.milestones)
         _require(ordered, "optim.milestones", self.milestones, "ascending epochs from 1")
         if self.schedule == "cosine" and self.milestones:
@@ -110,9 +135,20 @@ class Run:
         stream_seed: of the order of the images and of their augmentation.
         precision: "auto" is bf16-mixed where the hardware is fast at it, else 32-true.
         accelerator: where to train: "auto", "cpu", "cuda" or "mps".
+        devices: processes on this machine, one for each device. Under torchrun or SLURM, as many as these start.
+        num_nodes: machines; they are started by torchrun or SLURM.
+        sync_bn: batch norms normalise over the samples of all processes instead of each process's own.
+        compile: run the networks through torch.compile: "off", "on", or "auto", where the run is long enough to pay.
         threads: CPU threads; None for torch's choice. Small networks are fastest with 1 where other programs run.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        evaluate_teacher: measure the teacher before training, to stand beside the student.
         checkpoint_every: epochs between checkpoints; the last epoch is always saved.
+        checkpoint_steps: save after every so many steps as well.
+        teacher_cache: a folder where the teacher's logits for this stream of batches are kept, for later runs too.
+        teacher_cache_dtype: "float16" halves its size and rounds the logits; "float32" keeps every bit.
+        teacher_cache_gigabytes: the most that one teacher and stream may take there.
+        loggers: besides metrics.jsonl, any of "tensorboard", "wandb" and "mlflow".
+        profile: write trace.json, a profile of a few steps.
         runs: the folder of all runs.
     """
 
@@ -128,15 +164,36 @@ class Run:
     stream_seed: int = 0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    sync_bn: bool = False
+    compile: Literal["off", "on", "auto"] = "off"
     threads: int | None = None
     evaluate_every: int = 1
+    evaluate_teacher: bool = True
     checkpoint_every: int = 1
+    checkpoint_steps: int | None = None
+    teacher_cache: Path | None = None
+    teacher_cache_dtype: Literal["float16", "float32"] = "float16"
+    teacher_cache_gigabytes: float = 20.0
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    profile: bool = False
     runs: Path = Path("runs")
 
     def __post_init__(self) -> None:
         _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
         _require(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "at least 1")
         _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
+        steps = self.checkpoint_steps
+        _require(steps is None or steps >= 1, "checkpoint_steps", steps, "at least 1")
+        _require(self.devices >= 1, "devices", self.devices, "at least 1")
+        _require(self.num_nodes >= 1, "num_nodes", self.num_nodes, "at least 1")
+        limit = self.teacher_cache_gigabytes
+        _require(0.0 < limit < math.inf, "teacher_cache_gigabytes", limit, "positive and finite")
+        if self.sync_bn and self.devices * self.num_nodes == 1:
+            raise ValueError("sync_bn is True, which has no effect on one process: leave it out, or raise devices")
+        if self.teacher_cache is not None and self.teacher is None:
+            raise ValueError(f"teacher_cache is {self.teacher_cache}, but the recipe {self.recipe} has no teacher")
         for name, options in self.losses.items():
             _require(
                 0.0 <= options.weight < math.inf,
@@ -203,13 +260,22 @@ def look_up(table: Mapping[str, Any], name: str, kind: str) -> Any:
     return table[name]
 
 
+_WITHOUT_EFFECT = (
+    *("runs", "teacher_weights", "accelerator", "checkpoint_every", "checkpoint_steps", "evaluate_teacher"),
+    *("teacher_cache", "teacher_cache_dtype", "teacher_cache_gigabytes", "loggers", "profile"),
+)
+"""Fields of a run that do not change what it ends with."""
+
+
 def describe(run: Run) -> dict[str, Any]:
     """Return what of a run's configuration determines its outcome, as plain values."""
     config = dataclasses.asdict(run)
     for name, options in run.losses.items():
         config["losses"][name]["method"] = options.method
-    for place in ("runs", "teacher_weights", "accelerator", "checkpoint_every"):
-        del config[place]
+    cached = run.teacher_cache is not None and run.teacher_cache_dtype == "float16"
+    for name in _WITHOUT_EFFECT:
+        del config[name]
+    config["teacher_logits"] = "float16" if cached else "exact"
     for place in ("root", "download"):
         del config["data"][place]
     return config

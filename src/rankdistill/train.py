@@ -1,7 +1,7 @@
 """The loop: one step, one epoch, evaluation, a whole run with its checkpoints.
 
 Order of samples, augmentation and the draws of methods are functions of seeds, epoch, step and sample index, so a
-run that was killed and is started again ends with the same bits as one that was not.
+run that was killed at any step and is started again ends with the same bits as one that was not.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -18,69 +18,28 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from .core import Batch, Losses, Method
+from . import distributed
+from .core import Batch
 from .data.loader import Loader
+from .data.mixing import MixedLoader
+from .interrupt import Interrupted, Stop, listening
 from .network import Network
-from .storage import digest_path, load_state, save_state, save_weights, write_atomically, write_json
+from .state import Autocast, NonFiniteLoss, OutOfMemory, State, Update, descend
+from .storage import digest_of, digest_path, load_state, save_state, save_weights, write_atomically, write_json
+from .teacher_cache import CachedTeacher
 
 Record = dict[str, Any]
 """One line of metrics.jsonl."""
 
-
-Autocast = Callable[[], AbstractContextManager[Any]]
-"""Returns the context in which networks and methods run forward."""
-
-
-@dataclass
-class State:
-    """What changes while a run trains, and what a step needs. A checkpoint never holds the teacher."""
-
-    student: Network
-    teacher: Network | None
-    method: Method
-    optimizer: torch.optim.Optimizer
-    autocast: Autocast = nullcontext
-    epoch: int = 0
-    step: int = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {
-            "student": self.student.module.state_dict(),
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.student.module.load_state_dict(saved["student"])
-        self.method.load_state_dict(saved["method"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.epoch, self.step = saved["epoch"], saved["step"]
-
-
-Update = Callable[[State, Batch], Losses]
-"""One optimizer step on a batch; returns the losses."""
-
-
-def descend(state: State, batch: Batch) -> Losses:
-    """Take one step down the gradient of the summed losses."""
-    with state.autocast():
-        losses: Losses = state.method(batch, state.student, state.teacher)
-    state.optimizer.zero_grad(set_to_none=True)
-    total = torch.stack(list(losses.values())).sum()
-    torch.autograd.backward(total)
-    state.optimizer.step()
-    return losses
+TIMES = ("seconds", "images_per_second", "time")
+"""Fields of a record that differ from one machine or start to the next."""
 
 
 class Watcher(Protocol):
     """Who is told how a run goes."""
 
     def start(self, plan: Plan) -> None:
-        """Hear that training starts, or goes on after `plan.state.epoch` epochs."""
+        """Hear that training starts, or goes on after `plan.state.step` steps."""
 
     def note(self, sentence: str) -> None:
         """Hear what a method says of the run before its first step."""
@@ -99,7 +58,7 @@ class Plan:
     Attributes:
         state: networks, method and optimizer, as built from the seed.
         loader: training batches.
-        test: returns the batches that the student is evaluated on.
+        test: returns the batches that the student is evaluated on (with several processes, this one's part of them).
         epochs: how many.
         learning_rate: epoch, counted from 1 -> learning rate.
         folder: where checkpoints, metrics and the student go.
@@ -108,12 +67,14 @@ class Plan:
         seed: with the step, what the draws of methods and of dropout depend on.
         update: the update rule.
         evaluate_every, checkpoint_every: in epochs; the last epoch is always evaluated and saved.
+        checkpoint_steps: save after every so many steps as well; None for at epochs only.
+        evaluate_teacher: measure the teacher, too, before training.
         watchers: are told how it goes.
         records: one per epoch so far.
     """
 
     state: State
-    loader: Loader
+    loader: Loader | MixedLoader
     test: Callable[[], Iterable[Batch]]
     epochs: int
     learning_rate: Callable[[int], float]
@@ -124,6 +85,8 @@ class Plan:
     update: Update = descend
     evaluate_every: int = 1
     checkpoint_every: int = 1
+    checkpoint_steps: int | None = None
+    evaluate_teacher: bool = True
     watchers: Sequence[Watcher] = ()
     records: list[Record] = field(default_factory=list)
 
@@ -157,16 +120,21 @@ class Plan:
         if self.metrics.is_file():
             lines = [json.loads(line) for line in self.metrics.read_text().splitlines() if line.endswith("}")]
             self.records = [record for record in lines if record["epoch"] <= self.state.epoch]
-        write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in self.records).encode())
+        distributed.barrier()
+        if distributed.rank() == 0:
+            write_atomically(self.metrics, "".join(json.dumps(record) + "\n" for record in self.records).encode())
         return self
 
     def save(self) -> None:
         """Write a checkpoint and keep the last two."""
-        name = f"checkpoint-{self.state.epoch:05d}.pt"
-        save_state(self.folder / name, self.state.state_dict() | {"identity": self.identity})
-        for path in _checkpoints(self.folder)[:-2]:
-            path.unlink()
-            digest_path(path).unlink(missing_ok=True)
+        distributed.broadcast_buffers(self.state.student.module)
+        if distributed.rank() == 0:
+            path = self.folder / f"checkpoint-{self.state.step:09d}.pt"
+            save_state(path, self.state.state_dict() | {"identity": self.identity})
+            for old in _checkpoints(self.folder)[:-2]:
+                old.unlink()
+                digest_path(old).unlink(missing_ok=True)
+        distributed.barrier()
 
 
 def fit(plan: Plan) -> Record:
@@ -176,74 +144,73 @@ def fit(plan: Plan) -> Record:
     training took, over all starts.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        NonFiniteLoss, OutOfMemory: after saving. Interrupted: a signal came, after saving.
+        RuntimeError: the teacher changed.
     """
     state = plan.resumed().state
     for watcher in plan.watchers:
         watcher.start(plan)
+    teacher = _teacher_facts(plan)
+    digest = digest_of(state.teacher.module.state_dict()) if state.teacher is not None else ""
     if state.step == 0:
         with state.autocast():
-            advice = state.method.prepare(state.teacher, lambda: _first_images(plan.loader))
+            advice = state.method.prepare(_uncached(state.teacher), lambda: _first_images(plan.loader))
         for watcher in plan.watchers:
             for sentence in advice:
                 watcher.note(sentence)
-    for epoch in range(state.epoch + 1, plan.epochs + 1):
-        record = _one_epoch(plan, epoch)
-        plan.records.append(record)
-        with plan.metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        if epoch % plan.checkpoint_every == 0 or epoch == plan.epochs:
-            plan.save()
-        for watcher in plan.watchers:
-            watcher.epoch(record)
-    evaluated = [record for record in plan.records if "top1" in record]
-    best = max(evaluated, key=lambda record: record["top1"])
-    result = {
-        "last": evaluated[-1],
-        "best": best,
-        "seconds": sum(record["seconds"] for record in plan.records),
-    }
-    student = plan.state.method.deploy(plan.state.student.module)
-    save_weights(plan.weights, student.state_dict(), plan.header | {"top1": result["last"]["top1"]})
-    write_json(plan.folder / "result.json", result)
-    return result
+    with listening() as stop:
+        for epoch in range(state.epoch + 1, plan.epochs + 1):
+            record = _one_epoch(plan, epoch, stop) | teacher
+            _finish_epoch(plan, record)
+    if state.teacher is not None and digest_of(state.teacher.module.state_dict()) != digest:
+        raise RuntimeError("the teacher's weights or buffers changed during training: a method wrote to them")
+    return _result(plan)
 
 
-def train_epoch(plan: Plan, epoch: int) -> dict[str, float]:
-    """Train for one epoch; return the mean over samples of each loss, keyed as the method names them."""
+def train_epoch(plan: Plan, epoch: int, stop: Stop | None = None) -> dict[str, float]:
+    """Train for one epoch, or the rest of it; return the mean over samples of each loss, as the method names them."""
     state = plan.state
     state.student.module.train()
     state.method.train()
-    totals: dict[str, Tensor] = {}
-    count = 0
-    for batch in plan.loader.epoch(epoch):
-        torch.manual_seed(_step_seed(plan.seed, batch.step))
-        for name, value in plan.update(state, batch).items():
-            totals[name] = totals.get(name, 0) + value.detach() * len(batch)
-        count += len(batch)
-        state.step = batch.step + 1
+    steps = len(plan.loader)
+    first = state.step - (epoch - 1) * steps
+    if first == 0:
+        state.sums, state.count, state.seconds = {}, 0, 0.0
+    if isinstance(state.teacher, CachedTeacher):
+        state.teacher.start_epoch(epoch, first=first)
+    batches = iter(plan.loader.epoch(epoch, first=first)) if first < steps else iter(())
+    before, began = state.seconds, time.perf_counter()
+    while True:
+        with state.clock("data"):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        torch.manual_seed(_step_seed(plan.seed, batch.step, distributed.rank()))
+        _step(plan, batch)
+        if state.step == epoch * steps:
+            state.measure_gradients()
+        state.seconds = before + time.perf_counter() - began
         for watcher in plan.watchers:
             watcher.step(len(batch))
-    state.epoch = epoch
-    means = {name: (total / count).item() for name, total in totals.items()}  # the epoch's only device sync
-    bad = [name for name, mean in means.items() if not math.isfinite(mean)]
-    if bad:
-        raise FloatingPointError(
-            f"the loss {', '.join(bad)} is not finite in epoch {epoch}: lower the learning rate or the loss's weight; "
-            f"the last whole epoch is in {plan.folder}"
-        )
-    return means
+        code = stop.asked() if stop is not None else 0
+        if code or (plan.checkpoint_steps and state.step % plan.checkpoint_steps == 0 and state.step < epoch * steps):
+            plan.save()
+        if code:
+            raise Interrupted(code, f"told to stop: saved after step {state.step}; the same command goes on from there")
+    if isinstance(state.teacher, CachedTeacher):
+        state.teacher.end_epoch()
+    return _means(plan, epoch)
 
 
 @torch.no_grad()
 def evaluate(module: nn.Module, batches: Iterable[Batch], autocast: Autocast = nullcontext) -> dict[str, float]:
     """Return top-1 and top-5 accuracy in percent of a network in eval mode, each sample counted once.
 
-    With fewer than 6 classes there is no top-5. The module is left in eval mode.
+    With fewer than 6 classes there is no top-5. The module is left in eval mode. With several processes each gives
+    its own part of the batches, and all get the accuracy over all parts.
     """
     module.eval()
     hits: list[Tensor] = []
-    count = 0
     depth = 1
     for batch in batches:
         if batch.labels is None:
@@ -252,30 +219,94 @@ def evaluate(module: nn.Module, batches: Iterable[Batch], autocast: Autocast = n
             logits = module(batch.images)
         depth = 5 if logits.shape[1] > 5 else 1
         found = logits.float().topk(depth, dim=1).indices == batch.labels[:, None]
-        hits.append(torch.stack([found[:, 0].sum(), found.any(dim=1).sum()]))
-        count += len(batch)
-    first, five = (torch.stack(hits).sum(dim=0) * 100.0 / count).tolist()
-    return {"top1": first} | ({"top5": five} if depth == 5 else {})
+        hits.append(
+            torch.stack([found[:, 0].sum(), found.any(dim=1).sum(), found.new_tensor(len(batch), dtype=torch.int64)])
+        )
+    first, five, count = distributed.total(torch.stack(hits).sum(dim=0)).tolist()
+    return {"top1": 100.0 * first / count} | ({"top5": 100.0 * five / count} if depth == 5 else {})
 
 
-def _one_epoch(plan: Plan, epoch: int) -> Record:
+def _step(plan: Plan, batch: Batch) -> None:
+    state = plan.state
+    try:
+        with state.clock("step"):
+            losses = plan.update(state, batch)
+            if state.average is not None:
+                state.average.update_parameters(state.student.module)
+    except NonFiniteLoss as error:
+        raise NonFiniteLoss(f"{error}: lower the learning rate or the loss's weight; {_rescued(plan)}") from error
+    except RuntimeError as error:  # torch has one class for CUDA's, and none for the host's
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        shape = " x ".join(map(str, batch.images.shape))
+        raise OutOfMemory(
+            f"a step on a batch of {shape} does not fit in memory: lower optim.batch_size, or raise optim.accumulate, "
+            f"which runs it in parts; {_rescued(plan)}"
+        ) from error
+    for name, value in losses.items():
+        state.sums[name] = state.sums.get(name, 0) + value.detach() * len(batch)
+    state.count += len(batch)
+    state.step = batch.step + 1
+
+
+def _one_epoch(plan: Plan, epoch: int, stop: Stop) -> Record:
+    state = plan.state
     rate = plan.learning_rate(epoch)
-    for group in plan.state.optimizer.param_groups:
+    for group in state.optimizer.param_groups:
         group["lr"] = rate
-    started = time.perf_counter()
-    losses = train_epoch(plan, epoch)
-    seconds = time.perf_counter() - started
-    record: Record = {"epoch": epoch, "step": plan.state.step, "lr": rate, "loss": losses}
-    if plan.state.method.observes and plan.state.teacher is not None:
-        record["observed"] = _observed(plan, plan.state.teacher, epoch)
+    losses = train_epoch(plan, epoch, stop)
+    record: Record = {"epoch": epoch, "step": state.step, "lr": rate, "loss": losses}
+    if state.gradient_norm is not None:
+        record["gradient_norm"] = state.gradient_norm
+    if state.method.observes and state.teacher is not None:
+        record["observed"] = _observed(plan, state.teacher, epoch)
     if epoch % plan.evaluate_every == 0 or epoch == plan.epochs:
-        deployed = plan.state.method.deploy(plan.state.student.module)
-        record |= evaluate(deployed, plan.test(), plan.state.autocast)
-    return record | {"seconds": seconds, "images_per_second": plan.loader.num_samples / seconds}
+        distributed.broadcast_buffers(state.student.module)
+        record |= evaluate(state.trained(), plan.test(), state.autocast)
+    images = plan.loader.num_samples
+    return record | {"seconds": state.seconds, "images_per_second": images / state.seconds, "time": _phases(state)}
+
+
+def _finish_epoch(plan: Plan, record: Record) -> None:
+    """Write the record, then the checkpoint that counts the epoch as done."""
+    plan.records.append(record)
+    if distributed.rank() == 0:
+        with plan.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    plan.state.epoch = record["epoch"]
+    if record["epoch"] % plan.checkpoint_every == 0 or record["epoch"] == plan.epochs:
+        plan.save()
+    for watcher in plan.watchers:
+        watcher.epoch(record)
+
+
+def _means(plan: Plan, epoch: int) -> dict[str, float]:
+    """The epoch's only wait for the device."""
+    state = plan.state
+    device = next(state.student.module.parameters()).device
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    sums = [value.to(dtype) for value in state.sums.values()]
+    count = torch.tensor(float(state.count), device=device, dtype=dtype)
+    *totals, samples = distributed.total(torch.stack([*sums, count])).tolist()
+    means = {name: value / samples for name, value in zip(state.sums, totals, strict=True)}
+    bad = [name for name, mean in means.items() if not math.isfinite(mean)]
+    if bad:
+        raise NonFiniteLoss(
+            f"the loss {', '.join(bad)} is not finite in epoch {epoch}: lower the learning rate or the loss's weight; "
+            f"the last checkpoint from before is in {plan.folder}"
+        )
+    return means
+
+
+def _phases(state: State) -> dict[str, float]:
+    """Return seconds of data, teacher, update and the rest, the student."""
+    found = state.clock.take()
+    teacher, update, step = (found.get(phase, 0.0) for phase in ("teacher", "update", "step"))
+    return {"data": found.get("data", 0.0), "teacher": teacher, "student": step - teacher - update, "update": update}
 
 
 @torch.no_grad()
-def _observed(plan: Plan, teacher: Network, epoch: int) -> dict[str, float]:
+def _observed(plan: Plan, teacher: Network | CachedTeacher, epoch: int) -> dict[str, float]:
     """What the method sees in the epoch's first batch, now, with the student in eval mode."""
     state = plan.state
     state.student.module.eval()
@@ -284,7 +315,34 @@ def _observed(plan: Plan, teacher: Network, epoch: int) -> dict[str, float]:
         return state.method.observe(batch, state.student.run(batch), teacher.run(batch))
 
 
-def _first_images(loader: Loader, num: int = 1024) -> Iterator[Batch]:
+def _teacher_facts(plan: Plan) -> Record:
+    """Return the teacher's accuracy, to stand beside the student's."""
+    teacher = plan.state.teacher
+    if teacher is None or not plan.evaluate_teacher:
+        return {}
+    return {"teacher_top1": evaluate(teacher.module, plan.test(), plan.state.autocast)["top1"]}
+
+
+def _result(plan: Plan) -> Record:
+    evaluated = [record for record in plan.records if "top1" in record]
+    result = {
+        "last": evaluated[-1],
+        "best": max(evaluated, key=lambda record: record["top1"]),
+        "seconds": sum(record["seconds"] for record in plan.records),
+    }
+    if distributed.rank() == 0:
+        student = plan.state.trained()
+        save_weights(plan.weights, student.state_dict(), plan.header | {"top1": result["last"]["top1"]})
+        write_json(plan.folder / "result.json", result)
+    distributed.barrier()
+    return result
+
+
+def _uncached(teacher: Network | CachedTeacher | None) -> Network | None:
+    return teacher.teacher if isinstance(teacher, CachedTeacher) else teacher
+
+
+def _first_images(loader: Loader | MixedLoader, num: int = 1024) -> Iterator[Batch]:
     """The first batches of the first epoch, up to the batch that reaches `num` images."""
     for batch in loader.epoch(1):
         yield batch
@@ -293,8 +351,16 @@ def _first_images(loader: Loader, num: int = 1024) -> Iterator[Batch]:
             return
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return (seed * 0x9E3779B97F4A7C15 + step) % 2**63
+def _step_seed(seed: int, step: int, rank: int = 0) -> int:
+    return (seed * 0x9E3779B97F4A7C15 + rank * 0xD1342543DE82EF95 + step) % 2**63
+
+
+def _rescued(plan: Plan) -> str:
+    """Save the run as it was before the step that failed, and say so."""
+    if distributed.world_size() > 1:  # the others are in the middle of the step, and cannot take part
+        return f"the last checkpoint is in {plan.folder}"
+    plan.save()
+    return f"the run is saved as it was before that step, in {plan.folder}"
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -117,27 +117,24 @@ class _Ranks(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, scale: float, kl: bool, offset: float) -> Tensor:
-        ranks, blocks = _cpu().rank(_rows(values), scale, kl, offset)
+        # Blocks are no tensor of the graph: as an attribute, they spare the cost of saving and checking one.
+        ranks, ctx.blocks = _cpu().rank(_rows(values), scale, kl, offset)
         result = _like(ranks, values)
-        ctx.save_for_backward(result if kl else None, None if blocks is None else torch.from_numpy(blocks))
-        ctx.scale, ctx.offset = scale, offset
+        if kl:
+            ctx.save_for_backward(result)
+        ctx.scale, ctx.kl, ctx.offset = scale, kl, offset
         return result
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        ranks, blocks = ctx.saved_tensors
+        ranks = ctx.saved_tensors[0] if ctx.kl else None
+        blocks = ctx.blocks
         if torch.is_grad_enabled() or not is_plain(gradient):
             weight = None if ranks is None else ranks + ctx.offset
-            bins = None if blocks is None else blocks.view(gradient.shape)
+            bins = None if blocks is None else torch.from_numpy(blocks).view(gradient.shape)
             return portable.project(gradient, weight, bins, ctx.scale), None, None, None
-        product = _cpu().project(
-            _rows(gradient),
-            None if ranks is None else _rows(ranks),
-            None if blocks is None else blocks.numpy(),
-            ctx.scale,
-            ctx.offset,
-        )
-        return _like(product, gradient), None, None, None
+        rows = None if ranks is None else _rows(ranks)
+        return _like(_cpu().project(_rows(gradient), rows, blocks, ctx.scale, ctx.offset), gradient), None, None, None
 
 
 class _Sorted(torch.autograd.Function):

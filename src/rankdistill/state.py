@@ -1,0 +1,151 @@
+"""What changes while a run trains, and the plain step: down the gradient of the summed losses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from . import distributed
+from .clock import Clock
+from .core import Batch, Losses, Method
+from .network import Network
+from .teacher_cache import CachedTeacher
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+"""Returns the context in which networks and methods run forward."""
+
+
+class NonFiniteLoss(FloatingPointError):
+    """A loss is NaN or infinite."""
+
+
+class OutOfMemory(MemoryError):
+    """A step does not fit in memory."""
+
+
+@dataclass
+class State:
+    """What changes while a run trains, and what a step needs. A checkpoint never holds the teacher.
+
+    Attributes:
+        student, teacher, method, optimizer: what a step runs.
+        autocast: the context of forward passes.
+        clip_norm: gradients are scaled to at most this norm; None leaves them.
+        accumulate: a batch is run in so many parts, one after the other, to save memory.
+        average: the exponential moving average of the student, which is evaluated and saved in its place.
+        clock: times the phases of a step.
+        epoch, step: how many are done.
+        sums, count, seconds: losses times samples, samples and seconds of the epoch that is under way.
+        gradient_norm: of the last step of an epoch.
+    """
+
+    student: Network
+    teacher: Network | CachedTeacher | None
+    method: Method
+    optimizer: torch.optim.Optimizer
+    autocast: Autocast = nullcontext
+    clip_norm: float | None = None
+    accumulate: int = 1
+    average: AveragedModel | None = None
+    clock: Clock = field(default_factory=Clock)
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+    seconds: float = 0.0
+    gradient_norm: float | None = None
+
+    def losses(self, batch: Batch) -> Losses:
+        """Return the method's losses on a batch; update rules call this.
+
+        Raises:
+            NonFiniteLoss: one is not finite; told here on the CPU, at the end of the epoch where asking would wait.
+        """
+        with self.autocast():
+            losses: Losses = self.method(batch, self.student, self.teacher)
+        if batch.images.is_cpu:
+            bad = [name for name, value in losses.items() if not math.isfinite(value.item())]
+            if bad:
+                where = "" if batch.indices is None else f" (training samples {_listed(batch.indices)})"
+                raise NonFiniteLoss(
+                    f"the loss {', '.join(bad)} is not finite in epoch {batch.epoch}, step {batch.step}{where}"
+                )
+        return losses
+
+    def apply_gradients(self) -> None:
+        """Average the gradients over the processes, clip them, and let the optimizer step."""
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        distributed.reduce_gradients(parameters)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        with self.clock("update"):
+            self.optimizer.step()
+
+    def measure_gradients(self) -> None:
+        """Keep the norm of the gradients that are there; None if the update rule leaves none. Waits for the device."""
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        self.gradient_norm = nn.utils.get_total_norm(gradients).item() if gradients else None
+
+    def trained(self) -> nn.Module:
+        """Return what is evaluated and saved: the student, or its moving average, as the method deploys it."""
+        return self.method.deploy(self.student.module if self.average is None else self.average.module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        average = {} if self.average is None else {"average": self.average.state_dict()}
+        return average | {
+            "student": self.student.module.state_dict(),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": self.sums,
+            "count": self.count,
+            "seconds": self.seconds,
+            "gradient_norm": self.gradient_norm,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.student.module.load_state_dict(saved["student"])
+        self.method.load_state_dict(saved["method"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        device = next(self.student.module.parameters()).device
+        self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
+        for name in ("epoch", "step", "count", "seconds", "gradient_norm"):
+            setattr(self, name, saved[name])
+
+
+Update = Callable[[State, Batch], Losses]
+"""One optimizer step on a batch; returns the losses."""
+
+
+def descend(state: State, batch: Batch) -> Losses:
+    """Take one step down the gradient of the summed losses."""
+    state.optimizer.zero_grad(set_to_none=True)
+    share = distributed.share(len(batch), batch.images.device)
+    total: Losses = {}
+    for part in batch.chunks(state.accumulate):
+        losses = state.losses(part)
+        objective = torch.stack(list(losses.values())).sum()
+        weight = len(part) / len(batch)
+        scale = share * weight
+        torch.autograd.backward(objective if isinstance(scale, float) and scale == 1.0 else objective * scale)
+        for name, value in losses.items():
+            total[name] = total[name] + weight * value.detach() if name in total else weight * value.detach()
+    state.apply_gradients()
+    return total
+
+
+def _listed(indices: Tensor, num: int = 8) -> str:
+    shown = ", ".join(map(str, indices[:num].tolist()))
+    return f"{shown} and {len(indices) - num} more" if len(indices) > num else shown

@@ -1,0 +1,134 @@
+"""A run that was stopped at any step and started again ends with the bits of one that was not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from contract_methods import CONTRACT_METHODS
+from test_train import outcome, small_plan
+
+from rankdistill.interrupt import Interrupted, Stop
+from rankdistill.train import Plan, Record, fit
+
+
+class Killed(Exception):
+    pass
+
+
+class KillsAtStep:
+    """Leaves training in the middle of an epoch, as a crash does: nothing is saved on the way out."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def start(self, plan: Plan) -> None:
+        pass
+
+    def note(self, sentence: str) -> None:
+        pass
+
+    def step(self, images: int) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+    def epoch(self, record: Record) -> None:
+        pass
+
+
+def in_bf16(plan: Plan) -> Plan:
+    plan.state.autocast = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+    return plan
+
+
+def assert_same(left: Plan, right: Plan) -> None:
+    for a, b in zip(outcome(left)[:2], outcome(right)[:2], strict=True):
+        assert a.keys() == b.keys()
+        assert all(torch.equal(a[key], b[key]) for key in a)
+    assert outcome(left)[2] == outcome(right)[2]
+    first, second = (plan.state.optimizer.state_dict() for plan in (left, right))
+    for key, values in first["state"].items():
+        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(second["state"][key][k])) for k, v in values.items())
+    assert left.weights.read_bytes() == right.weights.read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", [None, *CONTRACT_METHODS])
+def test_killed_at_any_step(tmp_path: Path, name: str | None, precision: str) -> None:
+    def plan(folder: str) -> Plan:
+        made = dataclasses.replace(small_plan(tmp_path / folder, name, epochs=3), checkpoint_steps=2)
+        return in_bf16(made) if precision == "bf16" else made
+
+    whole = plan("whole")
+    fit(whole)
+    draw = random.Random(f"{name}{precision}")
+    for kill in sorted(draw.sample(range(1, 9), 2)):
+        killed = plan(f"killed{kill}")
+        killed.watchers = [KillsAtStep(kill)]
+        with pytest.raises(Killed):
+            fit(killed)
+        resumed = plan(f"killed{kill}")
+        fit(resumed)
+        assert_same(whole, resumed)
+
+
+def test_a_signal_saves_after_the_step_it_came_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = small_plan(tmp_path / "whole")
+    fit(whole)
+    asked = iter([0, 0, 0, 0, 143])
+    monkeypatch.setattr(Stop, "asked", lambda self: next(asked))
+    stopped = small_plan(tmp_path / "stopped")
+    with pytest.raises(Interrupted, match="saved after step 5; the same command goes on") as caught:
+        fit(stopped)
+    assert caught.value.code == 143
+    monkeypatch.undo()
+    resumed = small_plan(tmp_path / "stopped")
+    assert resumed.resumed().state.step == 5
+    fit(resumed)
+    assert_same(whole, resumed)
+
+
+def test_stopped_at_the_last_step_of_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = small_plan(tmp_path / "whole")
+    fit(whole)
+    asked = iter([0, 0, 75])
+    monkeypatch.setattr(Stop, "asked", lambda self: next(asked))
+    with pytest.raises(Interrupted):
+        fit(small_plan(tmp_path / "stopped"))
+    monkeypatch.undo()
+    resumed = small_plan(tmp_path / "stopped")
+    fit(resumed)
+    assert [json.loads(line)["epoch"] for line in resumed.metrics.read_text().splitlines()] == [1, 2, 3, 4]
+    assert_same(whole, resumed)
+
+
+def test_moving_average_is_resumed_and_saved(tmp_path: Path) -> None:
+    from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+    def plan(folder: str) -> Plan:
+        made = dataclasses.replace(small_plan(tmp_path / folder), checkpoint_steps=2)
+        student = made.state.student.module
+        made.state.average = AveragedModel(student, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=True)
+        return made
+
+    whole = plan("whole")
+    fit(whole)
+    killed = plan("killed")
+    killed.watchers = [KillsAtStep(5)]
+    with pytest.raises(Killed):
+        fit(killed)
+    resumed = plan("killed")
+    fit(resumed)
+    assert_same(whole, resumed)
+    plain = small_plan(tmp_path / "plain")
+    fit(plain)
+    assert plain.weights.read_bytes() != whole.weights.read_bytes()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(plain.state.student.module.parameters(), whole.state.student.module.parameters(), strict=True)
+    )
