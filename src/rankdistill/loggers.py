@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from .storage import write_atomically
 from .train import Plan, Record, Watcher
 
 
@@ -56,6 +55,7 @@ class WandB(_Quiet):
         import wandb
 
         settings: Any = wandb
+        self._last = plan.epochs
         self._run = settings.init(
             project="rankdistill",
             id=plan.folder.name,
@@ -68,6 +68,8 @@ class WandB(_Quiet):
     def epoch(self, record: Record) -> None:
         """Log the record's numbers at its epoch."""
         self._run.log(dict(flattened(record)), step=record["epoch"])
+        if record["epoch"] == self._last:
+            self._run.finish()
 
 
 class MLflow(_Quiet):
@@ -78,6 +80,7 @@ class MLflow(_Quiet):
         import mlflow
 
         self._mlflow: Any = mlflow
+        self._last = plan.epochs
         mlflow.set_experiment("rankdistill")
         mlflow.start_run(run_name=_name(plan))
         mlflow.log_params({name: str(value)[:500] for name, value in _config(plan).items()})
@@ -85,6 +88,8 @@ class MLflow(_Quiet):
     def epoch(self, record: Record) -> None:
         """Log the record's numbers at its epoch."""
         self._mlflow.log_metrics(dict(flattened(record)), step=record["epoch"])
+        if record["epoch"] == self._last:
+            self._mlflow.end_run()
 
 
 class Profile(_Quiet):
@@ -92,26 +97,31 @@ class Profile(_Quiet):
 
     def start(self, plan: Plan) -> None:
         """Begin to count steps."""
-        self._folder = plan.folder
-        self._profiler = torch.profiler.profile(
-            schedule=torch.profiler.schedule(wait=3, warmup=2, active=5, repeat=1), on_trace_ready=self._write
-        )
-        self._profiler.start()
+        self._folder, self._epochs, self._steps = plan.folder, plan.epochs, 0
+        self._profiler: torch.profiler.profile | None = None
 
     def step(self, images: int) -> None:
-        """Count a step."""
-        self._profiler.step()
+        """Start the profile after five steps, write it after ten."""
+        self._steps += 1
+        if self._steps == 5:
+            self._profiler = torch.profiler.profile()
+            self._profiler.start()
+        elif self._steps == 10:
+            self._finish()
 
     def epoch(self, record: Record) -> None:
-        """Stop at the end of the first epoch, however short."""
-        if self._profiler is not None:
-            self._profiler.stop()
+        """Write what there is of it, if the run ends earlier."""
+        if record["epoch"] == self._epochs:
+            self._finish()
 
-    def _write(self, profiler: torch.profiler.profile) -> None:
+    def _finish(self) -> None:
+        if self._profiler is None:
+            return
+        self._profiler.stop()
         beside = self._folder / ".trace.json"
-        profiler.export_chrome_trace(str(beside))
-        write_atomically(self._folder / "trace.json", beside.read_bytes())
-        beside.unlink()
+        self._profiler.export_chrome_trace(str(beside))
+        self._profiler = None
+        beside.replace(self._folder / "trace.json")
 
 
 LOGGERS: dict[str, Callable[[], Watcher]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
