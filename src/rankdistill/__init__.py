@@ -12,6 +12,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .core import Batch, CrossEntropy, EachView, Losses, Method, Output, Pair, Sum
     from .methods import METHODS
+    from .methods.crd import CRD, crd_loss
     from .methods.kd import KD, KDLoss, kd_loss
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
     from .models import MODELS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "core": ("Batch", "CrossEntropy", "EachView", "Losses", "Method", "Output", "Pair", "Sum"),
     "methods": ("METHODS",),
+    "methods.crd": ("CRD", "crd_loss"),
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
     "methods.ra": ("RA", "RankAlignmentLoss", "rank_alignment_loss"),
     "models": ("MODELS",),
@@ -30,6 +32,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CRD",
     "KD",
     "METHODS",
     "MODELS",
@@ -48,6 +51,7 @@ __all__ = [
     "Sum",
     "__version__",
     "batch_statistics",
+    "crd_loss",
     "kd_loss",
     "pair_of",
     "rank_alignment_loss",

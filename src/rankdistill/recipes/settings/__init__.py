@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from ..setting import Setting
-from . import kd, plain, ra
+from . import crd, kd, plain, ra
 
 SETTINGS: dict[str, Callable[[str, str], Setting]] = {
     "plain": plain.setting,
+    "crd": crd.setting,
     "kd": kd.setting,
     "ra": ra.setting,
 }
