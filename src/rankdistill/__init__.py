@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from .methods import METHODS
     from .methods.crd import CRD, crd_loss
     from .methods.kd import KD, KDLoss, kd_loss
+    from .methods.ofd import OFD, margin_distance, negative_margin
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
+    from .methods.reviewkd import ReviewKD, hierarchical_context_loss
     from .models import MODELS
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
     from .softrank import rank_regime, soft_rank, soft_sort
@@ -24,7 +26,9 @@ _HOMES = {
     "methods": ("METHODS",),
     "methods.crd": ("CRD", "crd_loss"),
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
+    "methods.ofd": ("OFD", "margin_distance", "negative_margin"),
     "methods.ra": ("RA", "RankAlignmentLoss", "rank_alignment_loss"),
+    "methods.reviewkd": ("ReviewKD", "hierarchical_context_loss"),
     "models": ("MODELS",),
     "network": ("Network", "Staged", "batch_statistics", "pair_of", "resume", "roles", "select_roles"),
     "softrank": ("rank_regime", "soft_rank", "soft_sort"),
@@ -36,6 +40,7 @@ __all__ = [
     "KD",
     "METHODS",
     "MODELS",
+    "OFD",
     "RA",
     "Batch",
     "CrossEntropy",
@@ -47,12 +52,16 @@ __all__ = [
     "Output",
     "Pair",
     "RankAlignmentLoss",
+    "ReviewKD",
     "Staged",
     "Sum",
     "__version__",
     "batch_statistics",
     "crd_loss",
+    "hierarchical_context_loss",
     "kd_loss",
+    "margin_distance",
+    "negative_margin",
     "pair_of",
     "rank_alignment_loss",
     "rank_regime",

@@ -1,7 +1,7 @@
 """Contrastive Representation Distillation (Tian, Krishnan and Isola, ICLR 2020). arXiv:1910.10699.
 
 Each network's embedding of a sample x, a unit vector, is told from those that the other network gave to samples of
-other classes, out of a memory of N embeddings (eqs. 9 to 19 of the paper, as its code computes them):
+other classes, out of a memory of N embeddings:
 
     p(k) = exp(v . m_k / T) / Z
     CRD  = -log (p(x) / (p(x) + K / N + e)) - sum over K negatives k of log ((K / N) / (p(k) + K / N + e))
@@ -44,10 +44,10 @@ def crd_loss(
     student_memory: Float[Tensor, "samples dim"],
     teacher_memory: Float[Tensor, "samples dim"],
     contrast: Int64[Tensor, "batch contrast"],
-    log_z: Float[Tensor, 2] | None = None,
+    log_z: Float[Tensor, " 2"] | None = None,
     *,
     temperature: float = 0.07,
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, 2]]:
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, " 2"]]:
     """Return the contrastive loss per sample, in nats, and the logarithms of the constants Z that it was computed with.
 
     Args:
