@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rankdistill import CRD, Batch, EachView, Network, Output, crd_loss, pair_of
 from rankdistill.core import Pair
@@ -335,3 +336,21 @@ def test_setting(teacher: str, student: str) -> None:
     assert setting.losses["task"].weight == 1.0
     assert (crd.weight, crd.dim, crd.num_negatives, crd.temperature, crd.momentum) == (0.8, 128, 16384, 0.07, 0.5)
     assert setting.published == ((teacher, student) in CIFAR100_PAIRS)
+
+
+class NoReadBack(TorchDispatchMode):
+    """Refuses what would make the host wait for a device."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in ("_local_scalar_dense", "nonzero", "equal", "unique"), function
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("num_negatives", [4, 40])
+def test_a_step_reads_nothing_back(num_negatives: int) -> None:
+    method = CRD(4, 4, torch.arange(12) % 3, num_negatives=num_negatives)
+    inputs = given(torch.randn(3, 4), torch.randn(3, 4), torch.arange(3))
+    with NoReadBack():
+        method.losses(*inputs)["crd"].backward()
+    with pytest.raises(AssertionError), NoReadBack():
+        method.log_z.isnan().any().item()
