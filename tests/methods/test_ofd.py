@@ -173,7 +173,10 @@ def test_for_a_pair_of_networks() -> None:
     assert torch.equal(method.margin1, negative_margin(norm.weight, norm.bias))
     assert "margin2" in method.state_dict()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
-    losses = method(Batch(torch.randn(2, 3, 16, 16), None), *networks)
+    batch = Batch(torch.randn(2, 3, 16, 16), None)
+    plain = Network(teacher, networks[1].taps, frozen=True).run(batch).features["pre3"]
+    assert not torch.allclose(networks[1].run(batch).features["pre3"], plain)  # statistics of the batch
+    losses = method(batch, *networks)
     losses["ofd"].backward()
     assert losses["ofd"].isfinite()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
@@ -196,6 +199,18 @@ def test_finds_the_batch_norm_before_each_stages_last_relu(name: str) -> None:
     for number, expected in enumerate(NORMS[name], start=1):
         norm = network.get_submodule(expected)
         assert _norm_before(network, f"pre{number}", norm.num_features) is norm
+
+
+def test_takes_no_shortcut_for_the_batch_norm_of_a_stage() -> None:
+    torchvision = pytest.importorskip("torchvision.models.resnet")
+    network = torchvision.ResNet(torchvision.BasicBlock, [1, 1, 1, 1])
+    assert _norm_before(network, "pre2", 128) is network.layer2[0].bn2
+
+
+def test_connectors_start_as_the_authors() -> None:
+    method = OFD({"pre1": 100}, {"pre1": torch.full((200,), -1.0)})
+    assert method.connectors[0][0].weight.std().item() == pytest.approx(0.1, rel=0.03)  # sqrt(2 / 200)
+    assert method.connectors[0][0].bias is None
 
 
 def test_for_a_torchvision_teacher_whose_activations_are_tapped() -> None:

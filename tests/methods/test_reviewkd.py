@@ -231,6 +231,15 @@ def test_levels_are_aligned_from_the_deepest() -> None:
     assert method.teacher_needs == ("pre2", "pre3", "pre4", "pooled")
     sentence = "the student has 3 stages and the teacher 4: ReviewKD uses the last 3 of each"
     assert method.prepare(None, list) == [sentence]
+    deeper = ReviewKD.for_pair(pair_named("resnet32x4", "mobilenetv2"))
+    assert deeper.student_needs == ("stage2", "stage3", "stage4", "pooled")
+    assert deeper.teacher_needs == ("pre1", "pre2", "pre3", "pooled")
+
+
+def test_convolutions_start_uniform_within_the_bound_of_unit_gain() -> None:
+    fusion = Fusion(64, 32, 48, deepest=True)
+    for weight, inputs in ((fusion.reduce[0].weight, 64), (fusion.expand[0].weight, 9 * 32)):
+        assert weight.abs().max().item() == pytest.approx((3 / inputs) ** 0.5, rel=0.01)
 
 
 def test_for_networks_of_torchvision() -> None:
@@ -241,7 +250,8 @@ def test_for_networks_of_torchvision() -> None:
     method = ReviewKD.for_pair(pair_of(*networks, images, num_samples=2))
     assert method(Batch(images, None), *networks)["reviewkd"].isfinite()
     assert method.prepare(None, list)[1] == (
-        "ReviewKD reads the teacher after the activation at stage2, stage3, stage4"
+        "no features before the last activation of the teacher's stage2, stage3, stage4 are known: "
+        "ReviewKD reads what these stages give"
     )
 
 

@@ -161,7 +161,7 @@ class CRD(Method):
     key that negatives are drawn with, which the constructor takes from torch's random state.
     A step also holds scores and order of all samples, [B, N], and a copy of the memories.
 
-    Several processes must write the same memories: gather indices and embeddings over processes in `remember`.
+    Several processes must agree: `remember` needs the indices and embeddings of all, and log Z is to be that of one.
 
     Args:
         student_dim, teacher_dim: sizes of the pooled features.

@@ -121,7 +121,7 @@ class OFD(Method):
             have = ", ".join(pair.teacher_shapes) or "none"
             raise ValueError(
                 f"the teacher's roles are {have}: OFD needs pre1, pre2, ..., its features before the last ReLU of each "
-                "stage. Tap them, with ReLUs that are not in place, and build OFD(student_channels, margins) by hand"
+                "stage; tap them, with ReLUs that are not in place"
             )
         shapes = pair.student_shapes
         near = [f"pre{n}" if f"pre{n}" in shapes else f"stage{n}" for n in _numbers(shapes)]

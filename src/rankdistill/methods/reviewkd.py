@@ -13,8 +13,8 @@ Differs from the authors' code:
 - Channels and sizes are read off the networks. If one has more stages, its shallowest are left out.
 - Epochs count from 1 (as in mdistiller; there, from 0), and the teacher is in eval mode (likewise; there, it normalises
   with the batch's statistics on CIFAR-100).
-- The teacher's stages are read before their last activation where the network says which that is, else after it; the
-  student's always after it.
+- The teacher's stages are read before their last activation where that feature is known (preN), else as they are
+  (stageN); the student's always as they are.
 """
 
 from __future__ import annotations
@@ -161,7 +161,10 @@ class ReviewKD(Method):
             )
         after = [role for role in method.teacher_needs if role.startswith("stage")]
         if after:
-            method.advice.append(f"ReviewKD reads the teacher after the activation at {', '.join(after)}")
+            method.advice.append(
+                f"no features before the last activation of the teacher's {', '.join(after)} are known: "
+                "ReviewKD reads what these stages give"
+            )
         return method
 
     def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
