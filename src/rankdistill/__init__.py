@@ -12,8 +12,11 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .core import Batch, CrossEntropy, EachView, Losses, Method, Output, Pair, Sum
     from .methods import METHODS
+    from .methods.crd import CRD, crd_loss
     from .methods.kd import KD, KDLoss, kd_loss
+    from .methods.ofd import OFD, margin_distance, negative_margin
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
+    from .methods.reviewkd import ReviewKD, hierarchical_context_loss
     from .models import MODELS
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
     from .softrank import rank_regime, soft_rank, soft_sort
@@ -21,8 +24,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "core": ("Batch", "CrossEntropy", "EachView", "Losses", "Method", "Output", "Pair", "Sum"),
     "methods": ("METHODS",),
+    "methods.crd": ("CRD", "crd_loss"),
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
+    "methods.ofd": ("OFD", "margin_distance", "negative_margin"),
     "methods.ra": ("RA", "RankAlignmentLoss", "rank_alignment_loss"),
+    "methods.reviewkd": ("ReviewKD", "hierarchical_context_loss"),
     "models": ("MODELS",),
     "network": ("Network", "Staged", "batch_statistics", "pair_of", "resume", "roles", "select_roles"),
     "softrank": ("rank_regime", "soft_rank", "soft_sort"),
@@ -30,9 +36,11 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CRD",
     "KD",
     "METHODS",
     "MODELS",
+    "OFD",
     "RA",
     "Batch",
     "CrossEntropy",
@@ -44,11 +52,16 @@ __all__ = [
     "Output",
     "Pair",
     "RankAlignmentLoss",
+    "ReviewKD",
     "Staged",
     "Sum",
     "__version__",
     "batch_statistics",
+    "crd_loss",
+    "hierarchical_context_loss",
     "kd_loss",
+    "margin_distance",
+    "negative_margin",
     "pair_of",
     "rank_alignment_loss",
     "rank_regime",

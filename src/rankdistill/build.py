@@ -56,7 +56,8 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         teacher = MODELS[run.teacher](data.num_classes)
         load_into(teacher, teacher_weights, name=run.teacher, source=str(run.teacher_weights))
     example = torch.zeros(2, *data.image_shape)
-    method = build_method(run.losses, student, teacher, example, num_samples=len(train)).to(device)
+    method = build_method(run.losses, student, teacher, example, num_samples=len(train), labels=train.labels)
+    method = method.to(device)
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _state(run, student, _frozen(teacher, method, device), method, fabric)
     digest = digest_of(teacher_weights) if teacher_weights else ""
@@ -236,10 +237,21 @@ def build_method(
     example: Tensor,
     *,
     num_samples: int,
+    labels: Tensor | None = None,
 ) -> Sum:
-    """Return the weighted sum of the losses for this pair of networks, measured on an example batch [B, C, H, W]."""
+    """Return the weighted sum of the losses for this pair of networks, measured on an example batch [B, C, H, W].
+
+    Args:
+        losses: as `Run.losses`.
+        student: the network that will be trained.
+        teacher: the one that it learns from, if any.
+        example: some images.
+        num_samples: size of the training set.
+        labels: its labels, [num_samples], where they are known.
+    """
     probes = [Network(module, roles(module)) for module in (student, teacher) if module is not None]
-    pair = pair_of(probes[0], probes[1] if teacher is not None else None, example, num_samples=num_samples)
+    networks = probes[0], probes[1] if teacher is not None else None
+    pair = pair_of(*networks, example, num_samples=num_samples, labels=labels)
     for probe in probes:
         probe.close()
     return Sum(**{name: (config.weight, _method(config, pair)) for name, config in losses.items()})

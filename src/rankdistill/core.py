@@ -100,6 +100,7 @@ class Pair:
         student_shapes, teacher_shapes: role -> shape of that feature without the batch dimension.
         num_classes: width of the student's logits.
         num_samples: size of the training set.
+        labels: [num_samples] int64, the class of each training sample; None where it is not known.
     """
 
     student: nn.Module
@@ -108,6 +109,7 @@ class Pair:
     teacher_shapes: Mapping[str, tuple[int, ...]]
     num_classes: int
     num_samples: int
+    labels: Tensor | None = None
 
 
 class Method(nn.Module):

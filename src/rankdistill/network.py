@@ -291,8 +291,16 @@ def resume(module: nn.Module, role: str, feature: Tensor) -> Output:
     return Output(features.pop("logits"), features)
 
 
-def pair_of(student: Network, teacher: Network | None, images: Tensor, *, num_samples: int) -> Pair:
-    """Return what is known of both networks after one dry run of each on `images` [B, C, H, W]."""
+def pair_of(
+    student: Network, teacher: Network | None, images: Tensor, *, num_samples: int, labels: Tensor | None = None
+) -> Pair:
+    """Return what is known of both networks after one dry run of each on `images` [B, C, H, W].
+
+    Raises:
+        ValueError: `labels`, those of the training set, are not as many as its samples.
+    """
+    if labels is not None and labels.shape != (num_samples,):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: give one for each of the {num_samples} samples")
     student_shapes = student.probe(images)
     teacher_shapes = teacher.probe(images) if teacher is not None else {}
     return Pair(
@@ -302,6 +310,7 @@ def pair_of(student: Network, teacher: Network | None, images: Tensor, *, num_sa
         teacher_shapes=teacher_shapes,
         num_classes=student_shapes["logits"][0],
         num_samples=num_samples,
+        labels=labels,
     )
 
 

@@ -3,12 +3,15 @@
 from collections.abc import Callable
 
 from ..setting import Setting
-from . import kd, plain, ra
+from . import crd, kd, ofd, plain, ra, reviewkd
 
 SETTINGS: dict[str, Callable[[str, str], Setting]] = {
     "plain": plain.setting,
+    "crd": crd.setting,
     "kd": kd.setting,
+    "ofd": ofd.setting,
     "ra": ra.setting,
+    "reviewkd": reviewkd.setting,
 }
 """Recipe name -> function of the names of teacher and student."""
 
