@@ -18,8 +18,9 @@ from rankdistill.data.loader import Loader
 from rankdistill.data.sets import Split
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import pair_of, roles, select_roles
+from rankdistill.state import State, descend
 from rankdistill.storage import load_weights
-from rankdistill.train import Plan, Record, State, _step_seed, descend, evaluate, fit, train_epoch
+from rankdistill.train import Plan, Record, _step_seed, evaluate, fit, train_epoch
 
 CLASSES = 5
 SAMPLES = 22

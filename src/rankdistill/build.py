@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ._version import __version__
 from .core import Batch, EachView, Method, Pair, Sum
 from .data import DATASETS
+from .data.held_out import WithHeldOut
 from .data.loader import Loader, evaluation_batches
 from .data.sets import DataSet, Split
 from .data.splits import few_labels, hold_out
@@ -25,8 +26,10 @@ from .models import MODELS
 from .models.checkpoints import load_into
 from .network import Network, pair_of, roles, select_roles
 from .run import SHARED_OPTIONS, Data, Run, describe, look_up
+from .state import State
 from .storage import digest_of, load_weights, write_json
-from .train import Plan, State, Watcher, evaluate
+from .train import Plan, Watcher, evaluate
+from .updates import UPDATES, UpdateRule
 
 
 def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
@@ -38,6 +41,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     look_up(DATASETS, run.data.name, "data set")
     look_up(MODELS, run.student, "model")
     check_options(run.losses)
+    rule = UPDATES[run.update.rule](**dataclasses.asdict(run.update))
     teacher_weights = _teacher_weights(run)
     fabric = Fabric(accelerator=run.accelerator, devices=1, precision=resolve_precision(run.precision, run.accelerator))
     device = fabric.device
@@ -46,6 +50,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
 
     data = load_data(run.data)
     train, test = _splits(data, run.data)
+    train, held_out = _held_out(train, data.num_classes, rule, run.data.subset_seed)
     torch.manual_seed(run.seed)
     student = MODELS[run.student](data.num_classes)
     teacher = None
@@ -56,9 +61,11 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     method = build_method(run.losses, student, teacher, example, num_samples=len(train)).to(device)
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    rule.check(method)
     optim = run.optim
-    optimizer = torch.optim.SGD(
-        [*student.parameters(), *method.parameters()],
+    optimizer = rule.make_optimizer(
+        student,
+        method,
         lr=optim.lr,
         momentum=optim.momentum,
         weight_decay=optim.weight_decay,
@@ -69,6 +76,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         teacher=_frozen(teacher, method, device),
         method=method,
         optimizer=optimizer,
+        meta_optimizer=rule.make_meta_optimizer(method),
         autocast=fabric.autocast,
     )
     digest = digest_of(teacher_weights) if teacher_weights else ""
@@ -76,16 +84,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     plan = Plan(
         state=state,
-        loader=Loader(
-            train,
-            batch_size=optim.batch_size,
-            seed=run.stream_seed,
-            mean=data.mean,
-            std=data.std,
-            padding=run.data.padding,
-            flip=run.data.flip,
-            device=device,
-        ),
+        loader=_loader(run, train, held_out, rule, data, device),
         test=lambda: _evaluated(test, data, device),
         epochs=optim.epochs,
         learning_rate=optim.rate,
@@ -93,12 +92,35 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         identity={"config": name, "teacher": digest},
         header=_header(run, data),
         seed=run.seed,
+        update=rule,
         evaluate_every=run.evaluate_every,
         checkpoint_every=run.checkpoint_every,
         watchers=watchers,
     )
     write_json(plan.folder / "run.json", config | {"environment": _environment(fabric)})
     return plan
+
+
+def _loader(
+    run: Run, train: Split, held_out: Split | None, rule: UpdateRule, data: DataSet, device: torch.device
+) -> Loader | WithHeldOut:
+    def batches(split: Split, batch_size: int, seed: int) -> Loader:
+        return Loader(
+            split,
+            batch_size=batch_size,
+            seed=seed,
+            mean=data.mean,
+            std=data.std,
+            padding=run.data.padding,
+            flip=run.data.flip,
+            device=device,
+        )
+
+    loader = batches(train, run.optim.batch_size, run.stream_seed)
+    if held_out is None:
+        return loader
+    other_draws = run.stream_seed ^ 1 << 63  # a training image of the same position has others
+    return WithHeldOut(loader, batches(held_out, rule.held_out_batch, other_draws), every=rule.every)
 
 
 def build_method(
@@ -226,6 +248,13 @@ def _splits(data: DataSet, config: Data) -> tuple[Split, Split]:
     if config.num_labels is not None:
         train = few_labels(train, config.num_labels, seed=config.subset_seed)
     return train, test
+
+
+def _held_out(train: Split, num_classes: int, rule: UpdateRule, seed: int) -> tuple[Split, Split | None]:
+    """Return what is trained on, and what the update rule wants kept out of it."""
+    if not rule.held_out_per_class:
+        return train, None
+    return hold_out(train, rule.held_out_per_class * num_classes, seed=seed)
 
 
 def _frozen(teacher: nn.Module | None, method: Method, device: torch.device) -> Network | None:

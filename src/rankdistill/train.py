@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -18,62 +18,15 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor, nn
 
-from .core import Batch, Losses, Method
+from .core import Batch
+from .data.held_out import WithHeldOut
 from .data.loader import Loader
 from .network import Network
+from .state import Autocast, State, Update, descend
 from .storage import digest_path, load_state, save_state, save_weights, write_atomically, write_json
 
 Record = dict[str, Any]
 """One line of metrics.jsonl."""
-
-
-Autocast = Callable[[], AbstractContextManager[Any]]
-"""Returns the context in which networks and methods run forward."""
-
-
-@dataclass
-class State:
-    """What changes while a run trains, and what a step needs. A checkpoint never holds the teacher."""
-
-    student: Network
-    teacher: Network | None
-    method: Method
-    optimizer: torch.optim.Optimizer
-    autocast: Autocast = nullcontext
-    epoch: int = 0
-    step: int = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        return {
-            "student": self.student.module.state_dict(),
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.student.module.load_state_dict(saved["student"])
-        self.method.load_state_dict(saved["method"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.epoch, self.step = saved["epoch"], saved["step"]
-
-
-Update = Callable[[State, Batch], Losses]
-"""One optimizer step on a batch; returns the losses."""
-
-
-def descend(state: State, batch: Batch) -> Losses:
-    """Take one step down the gradient of the summed losses."""
-    with state.autocast():
-        losses: Losses = state.method(batch, state.student, state.teacher)
-    state.optimizer.zero_grad(set_to_none=True)
-    total = torch.stack(list(losses.values())).sum()
-    torch.autograd.backward(total)
-    state.optimizer.step()
-    return losses
 
 
 class Watcher(Protocol):
@@ -113,7 +66,7 @@ class Plan:
     """
 
     state: State
-    loader: Loader
+    loader: Loader | WithHeldOut
     test: Callable[[], Iterable[Batch]]
     epochs: int
     learning_rate: Callable[[int], float]
@@ -284,7 +237,7 @@ def _observed(plan: Plan, teacher: Network, epoch: int) -> dict[str, float]:
         return state.method.observe(batch, state.student.run(batch), teacher.run(batch))
 
 
-def _first_images(loader: Loader, num: int = 1024) -> Iterator[Batch]:
+def _first_images(loader: Loader | WithHeldOut, num: int = 1024) -> Iterator[Batch]:
     """The first batches of the first epoch, up to the batch that reaches `num` images."""
     for batch in loader.epoch(1):
         yield batch
