@@ -29,11 +29,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankdistill.build import resolve_precision
 from rankdistill.clock import Clock
 from rankdistill.core import Batch, CrossEntropy, Sum
 from rankdistill.data.loader import Loader
 from rankdistill.data.sets import Split
+from rankdistill.launch import resolve_precision
 from rankdistill.methods import KD
 from rankdistill.methods.ra import rank_alignment_loss
 from rankdistill.models import MODELS

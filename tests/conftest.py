@@ -1,3 +1,4 @@
+import jaxtyping
 import pytest
 import torch
 
@@ -8,3 +9,9 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the types of signatures unchecked, as they are outside of tests, to see what a wrong one meets there."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankdistill.build import build, resolve_precision
+from rankdistill.build import build
+from rankdistill.launch import resolve_precision
 from rankdistill.methods import METHODS
 from rankdistill.methods.ra import Distance
 from rankdistill.recipes import RECIPES

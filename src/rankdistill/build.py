@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
@@ -18,12 +17,10 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from . import distributed
 from ._version import __version__
 from .clock import Clock
-from .core import Batch, EachView, Method, Pair, Sum
+from .core import EachView, Method, Pair, Sum
 from .data import DATASETS
-from .data.loader import Loader, evaluation_batches
-from .data.mixing import MixedLoader
-from .data.sets import DataSet, Split
-from .data.splits import few_labels, hold_out
+from .data.sets import DataSet
+from .launch import environment, launched, resolve_precision
 from .methods import METHODS
 from .models import MODELS
 from .models.checkpoints import load_into
@@ -31,8 +28,10 @@ from .network import Network, pair_of, roles, select_roles
 from .run import SHARED_OPTIONS, Data, Run, describe, look_up
 from .state import State
 from .storage import digest_of, load_weights, write_json
-from .teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
+from .streams import load_data, split, split_for, test_batches, training_batches
+from .teacher_cache import CachedTeacher, CacheOptions, Stream, check_cacheable, digest_of_stream, estimated_gigabytes
 from .train import Plan, Watcher, evaluate
+from .updates import UPDATES, UpdateRule
 
 
 def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
@@ -44,11 +43,13 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     look_up(DATASETS, run.data.name, "data set")
     look_up(MODELS, run.student, "model")
     check_options(run.losses)
+    rule = UPDATES[run.update.rule](**dataclasses.asdict(run.update))
     teacher_weights = _teacher_weights(run)
-    fabric = _launched(run)
+    fabric = launched(run)
     device = fabric.device
     data = load_data(run.data)
-    train, test = _splits(data, run.data)
+    train, test = split(data, run.data)
+    train, held_out = split_for(rule, train, data.num_classes, run.data.subset_seed)
     torch.manual_seed(run.seed)
     student = MODELS[run.student](data.num_classes)
     teacher = None
@@ -59,26 +60,27 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     method = build_method(run.losses, student, teacher, example, num_samples=len(train), labels=train.labels)
     method = method.to(device)
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = _state(run, student, _frozen(teacher, method, device), method, fabric)
+    state = _state(run, rule, student, _frozen(teacher, method, device), method, fabric)
     digest = digest_of(teacher_weights) if teacher_weights else ""
     config = describe(run) | {"teacher_digest": digest, "precision": fabric._precision.precision}
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-    loader = _loader(run, train, data, device)
+    loader = training_batches(run, train, held_out, rule, data, device)
     if run.teacher_cache is not None:
-        state.teacher = _cached(run, state, loader, digest, data, watchers)
+        state.teacher = _cached(run, state, loader, digest, len(train), data.num_classes, watchers)
     if state.teacher is not None:
         state.teacher.around = lambda: state.clock("teacher")
     _compile(run, state, len(loader))
     plan = Plan(
         state=state,
         loader=loader,
-        test=lambda: _evaluated(_part(test), data, device),
+        test=lambda: test_batches(test, data, device),
         epochs=run.optim.epochs,
         learning_rate=run.optim.rate,
         folder=run.runs / run.recipe / run.pair / name,
         identity={"config": name, "teacher": digest},
         header=_header(run, data),
         seed=run.seed,
+        update=rule,
         evaluate_every=run.evaluate_every,
         checkpoint_every=run.checkpoint_every,
         checkpoint_steps=run.checkpoint_steps,
@@ -86,30 +88,21 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         watchers=_watchers(run, watchers),
     )
     if distributed.rank() == 0:
-        write_json(plan.folder / "run.json", config | {"environment": _environment(fabric)})
+        write_json(plan.folder / "run.json", config | {"environment": environment(fabric)})
     return plan
 
 
-def _launched(run: Run) -> Fabric:
-    """Return a Fabric whose processes have met. It starts them itself, except under torchrun or SLURM."""
-    precision = resolve_precision(run.precision, run.accelerator)
-    strategy = "ddp" if run.devices * run.num_nodes > 1 else "auto"
-    fabric = Fabric(
-        accelerator=run.accelerator,
-        devices=run.devices,
-        num_nodes=run.num_nodes,
-        strategy=strategy,
-        precision=precision,
-    )
-    fabric.launch()
-    if run.threads is not None:
-        torch.set_num_threads(run.threads)
-    return fabric
-
-
-def _state(run: Run, student: nn.Module, teacher: Network | None, method: Method, fabric: Fabric) -> State:
-    """Return networks, method and optimizer, the student with its taps."""
+def _state(
+    run: Run, rule: UpdateRule, student: nn.Module, teacher: Network | None, method: Method, fabric: Fabric
+) -> State:
+    """Return networks, method and optimizers, the student with its taps."""
+    rule.check(method)
     optim = run.optim
+    if not rule.descends and (optim.accumulate > 1 or optim.clip_norm is not None):
+        raise ValueError(
+            f"optim.accumulate is {optim.accumulate} and optim.clip_norm {optim.clip_norm}, which have no effect under "
+            f"the update rule {run.update.rule}: leave them out"
+        )
     average = None
     if optim.ema is not None:  # copied before the student gets hooks
         decay: Any = get_ema_multi_avg_fn(optim.ema)  # type: ignore[no-untyped-call]
@@ -117,19 +110,20 @@ def _state(run: Run, student: nn.Module, teacher: Network | None, method: Method
     if run.sync_bn:
         distributed.synchronized_batch_norm(student)
         distributed.synchronized_batch_norm(method)
-    optimizer = torch.optim.SGD(
-        [*student.parameters(), *method.parameters()],
+    optimizer = rule.make_optimizer(
+        student,
+        method,
         lr=optim.lr,
         momentum=optim.momentum,
         weight_decay=optim.weight_decay,
         nesterov=optim.nesterov,
-        fused=fabric.device.type in ("cpu", "cuda"),
     )
     return State(
         student=Network(student, select_roles(student, method.student_needs)),
         teacher=teacher,
         method=method,
         optimizer=optimizer,
+        meta_optimizer=rule.make_meta_optimizer(method),
         autocast=fabric.autocast,
         clip_norm=optim.clip_norm,
         accumulate=optim.accumulate,
@@ -138,29 +132,13 @@ def _state(run: Run, student: nn.Module, teacher: Network | None, method: Method
     )
 
 
-def _loader(run: Run, train: Split, data: DataSet, device: torch.device) -> Loader | MixedLoader:
-    loader = Loader(
-        train,
-        batch_size=run.optim.batch_size,
-        seed=run.stream_seed,
-        mean=data.mean,
-        std=data.std,
-        padding=run.data.padding,
-        flip=run.data.flip,
-        device=device,
-    )
-    mixup, cutmix = run.data.mixup, run.data.cutmix
-    if not mixup and not cutmix:
-        return loader
-    return MixedLoader(loader, num_classes=data.num_classes, seed=run.stream_seed, mixup=mixup, cutmix=cutmix)
-
-
 def _cached(
     run: Run,
     state: State,
-    loader: Loader | MixedLoader,
+    stream: Stream,
     digest: str,
-    data: DataSet,
+    num_samples: int,
+    num_classes: int,
     watchers: Sequence[Watcher],
 ) -> CachedTeacher:
     """Return the teacher behind its cache for this stream, after saying how much that takes."""
@@ -176,8 +154,8 @@ def _cached(
     facts = {
         "teacher": run.teacher,
         "weights": digest,
-        "data": dataclasses.asdict(run.data) | {"root": None, "download": None},
-        "images": loader.num_samples,
+        "data": describe(run)["data"],
+        "images": num_samples,
         "stream_seed": run.stream_seed,
         "batch_size": run.optim.batch_size,
         "views": state.method.views,
@@ -186,16 +164,12 @@ def _cached(
         "dtype": options.dtype,
         "processes": distributed.world_size(),
     }
-    folder = run.teacher_cache / digest_of_stream(loader, facts)[:24]
+    folder = run.teacher_cache / digest_of_stream(stream, facts)[:24]
     size = estimated_gigabytes(
-        loader.num_samples,
-        data.num_classes,
-        views=state.method.views,
-        epochs=run.optim.epochs,
-        dtype=options.dtype,
+        num_samples, num_classes, views=state.method.views, epochs=run.optim.epochs, dtype=options.dtype
     )
     tell(f"the teacher's logits of {run.optim.epochs} epochs take {size:.2g} GB in {folder}")
-    return CachedTeacher(state.teacher, loader, folder, loader.num_samples, options, state.autocast, tell)
+    return CachedTeacher(state.teacher, stream, folder, num_samples, options, state.autocast, tell)
 
 
 _WORTH_COMPILING = 20_000
@@ -220,14 +194,6 @@ def _watchers(run: Run, watchers: Sequence[Watcher]) -> Sequence[Watcher]:
 
     profile = [Profile()] if run.profile else []
     return [*watchers, *(LOGGERS[name]() for name in run.loggers), *profile]
-
-
-def _part(split: Split) -> Split:
-    """Return this process's part of the samples, so that together each is counted once."""
-    if distributed.world_size() == 1:
-        return split
-    size, first = distributed.world_size(), distributed.rank()
-    return split.subset(torch.arange(len(split)).tensor_split(size)[first])
 
 
 def build_method(
@@ -310,26 +276,8 @@ def evaluate_weights(
     module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
     data = dataclasses.replace(data, mean=mean, std=std)
-    accuracy = evaluate(module, _evaluated(data.test, data, fabric.device), fabric.autocast)
+    accuracy = evaluate(module, test_batches(data.test, data, fabric.device), fabric.autocast)
     return {"model": model, "data": data_name, "images": len(data.test), **accuracy}
-
-
-def load_data(data: Data) -> DataSet:
-    """Return the data set, with the classes and the image size that are asked for."""
-    read = DATASETS[data.name]
-    return read(data.root, image_size=data.image_size, num_classes=data.num_classes, download=data.download)
-
-
-def resolve_precision(precision: str, accelerator: str = "auto") -> Literal["32-true", "bf16-mixed"]:
-    """Return the precision, where "auto" is bf16-mixed on CUDA from Ampere and on CPUs with bf16 instructions."""
-    if precision == "auto":
-        if accelerator in ("auto", "cuda") and torch.cuda.is_available():
-            fast = torch.cuda.get_device_capability() >= (8, 0)
-        else:
-            can: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-            fast = accelerator in ("auto", "cpu") and (can.get("amx_bf16", False) or can.get("avx512_bf16", False))
-        return "bf16-mixed" if fast else "32-true"
-    return "bf16-mixed" if precision == "bf16-mixed" else "32-true"
 
 
 def _teacher_weights(run: Run) -> dict[str, Tensor]:
@@ -355,19 +303,6 @@ def _options(config: Any) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in SHARED_OPTIONS}
 
 
-def _evaluated(split: Split, data: DataSet, device: torch.device) -> Iterator[Batch]:
-    return evaluation_batches(split, batch_size=500, mean=data.mean, std=data.std, device=device)
-
-
-def _splits(data: DataSet, config: Data) -> tuple[Split, Split]:
-    train, test = data.train, data.test
-    if config.held_out:
-        train, test = hold_out(train, config.held_out, seed=config.subset_seed)
-    if config.num_labels is not None:
-        train = few_labels(train, config.num_labels, seed=config.subset_seed)
-    return train, test
-
-
 def _frozen(teacher: nn.Module | None, method: Method, device: torch.device) -> Network | None:
     if teacher is None:
         return None
@@ -389,15 +324,4 @@ def _header(run: Run, data: DataSet) -> dict[str, Any]:
         },
         "mean": data.mean,
         "std": data.std,
-    }
-
-
-def _environment(fabric: Fabric) -> dict[str, Any]:
-    return {
-        "rankdistill": __version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": str(fabric.device),
-        "threads": torch.get_num_threads(),
     }

@@ -121,6 +121,7 @@ class Method(nn.Module):
         reads_teacher: False if it works without a teacher.
         teacher_mode: "eval", or "batch_stats" (batch statistics; running statistics are never written).
         observes: True if `observe` has something to log.
+        meta: names of its parameters that the update rule "bilevel" learns from held-out images, and nothing else.
 
     What a method remembers between steps is a buffer, and is written only while `self.updates_state` is true:
     `EachView` clears it for the second view.
@@ -132,6 +133,7 @@ class Method(nn.Module):
     reads_teacher: bool = True
     teacher_mode: TeacherMode = "eval"
     observes: bool = False
+    meta: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,6 +167,11 @@ class Method(nn.Module):
     def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
         """Return what is worth logging after an epoch, from one training batch. Read only if `observes` is true."""
         return {}
+
+    def meta_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters named in `meta`, its own and those of the methods in it."""
+        inner = (module for module in self.modules() if isinstance(module, Method))
+        return [module.get_parameter(name) for module in inner for name in module.meta]
 
     def adapt(self, student: nn.Module) -> nn.Module:
         """Return the student that is trained. Called once, before training."""
@@ -309,7 +316,7 @@ class EachView(Method):
             raise ValueError("EachView needs Batch.strong, the second view, which is None: use a two-view augmentation")
         strong_teacher = teacher.strong if self.reads_teacher else None
         weak = self.method.losses(batch, student, teacher)
-        with _state_held(self.method):
+        with state_held(self.method):
             second = dataclasses.replace(batch, images=batch.strong, strong=None)
             strong = self.method.losses(second, student.strong, cast("Output", strong_teacher))
         return {name: value + strong[name] for name, value in weak.items()}
@@ -356,7 +363,8 @@ def paired_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _state_held(method: Method) -> Iterator[None]:
+def state_held(method: Method) -> Iterator[None]:
+    """Within it, a method and those in it remember nothing: `updates_state` is false."""
     inner = [module for module in method.modules() if isinstance(module, Method)]
     before = [module.updates_state for module in inner]
     for module in inner:

@@ -16,6 +16,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.random import fork_rng
@@ -126,6 +127,31 @@ class Network:
             yield
         finally:
             self._shared = outer
+
+    @contextmanager
+    def substituted(self, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+        """Within it, `run` uses these in place of the module's parameters, and writes to a copy of its buffers.
+
+        For looking ahead: gradients flow into what is given, and the module stays as it is.
+
+        Args:
+            parameters: name -> value, for some or all of the module's parameters.
+
+        Raises:
+            ValueError: the module has no parameter of such a name.
+        """
+        known = dict(self.module.named_parameters())
+        unknown = [name for name in parameters if name not in known]
+        if unknown:
+            raise ValueError(f"{type(self.module).__name__} has no parameter {unknown[0]!r}: give names of its own")
+        copies = {name: buffer.clone() for name, buffer in self.module.named_buffers()}
+        call, shared = self._call, self._shared
+        self._call = lambda images: functional_call(self.module, {**known, **copies, **parameters}, (images,))
+        self._shared = None
+        try:
+            yield
+        finally:
+            self._call, self._shared = call, shared
 
     def probe(self, images: Tensor) -> dict[str, tuple[int, ...]]:
         """Return role -> feature shape without the batch dimension, and "logits", from one dry run in eval mode.

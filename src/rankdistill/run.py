@@ -7,7 +7,7 @@ import difflib
 import functools
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -15,6 +15,7 @@ from typing import Any, Literal, get_type_hints
 import tyro
 
 from .methods import METHODS
+from .updates import UPDATES
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Run:
         losses: name -> weight and options. "task" is the loss on the labels.
         data: the images.
         optim: the optimizer.
+        update: how a step is made: a rule of `UPDATES` and its options, from `update_rule`.
         seed: of the student's initial weights and of the draws of methods.
         stream_seed: of the order of the images and of their augmentation.
         precision: "auto" is bf16-mixed where the hardware is fast at it, else 32-true.
@@ -159,6 +161,7 @@ class Run:
     losses: dict[str, Any]
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
+    update: Any = field(default_factory=lambda: update_rule("descend"))
     teacher_weights: Path | None = None
     seed: int = 0
     stream_seed: int = 0
@@ -222,15 +225,11 @@ def options_of(name: str) -> type[Any]:
         ValueError: there is no such method; the nearest names are given.
     """
     method = look_up(METHODS, name, "method")
-    hints = get_type_hints(method.__init__)
-    keywords = [p for p in inspect.signature(method).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    fields: list[tuple[str, Any, Any]] = [
+    shared: list[tuple[str, Any, Any]] = [
         ("weight", float, field(default=1.0)),
         ("each_view", bool, field(default=False)),
     ]
-    fields += [(p.name, hints[p.name], field(default=p.default)) for p in keywords]
-    namespace = {"method": name, "__doc__": inspect.getdoc(method), "__reduce__": _reduced}
-    return dataclasses.make_dataclass(method.__name__, fields, frozen=True, namespace=namespace)
+    return _dataclass_of(method, shared, {"method": name}, functools.partial(_reduced, loss, "method"))
 
 
 def loss(method: str, weight: float = 1.0, **options: Any) -> Any:
@@ -238,13 +237,40 @@ def loss(method: str, weight: float = 1.0, **options: Any) -> Any:
     return options_of(method)(weight=weight, **options)
 
 
-def _reduced(options: Any) -> tuple[Any, ...]:
+@functools.cache
+def update_options_of(name: str) -> type[Any]:
+    """Return a frozen dataclass of an update rule's options, made from the rule's signature.
+
+    Raises:
+        ValueError: there is no such rule; the nearest names are given.
+    """
+    rule = look_up(UPDATES, name, "update rule")
+    return _dataclass_of(rule, [], {"rule": name}, functools.partial(_reduced, update_rule, "rule"))
+
+
+def update_rule(rule: str, **options: Any) -> Any:
+    """Return the options of an update rule, for `Run.update`."""
+    return update_options_of(rule)(**options)
+
+
+def _dataclass_of(
+    kind: type[Any], shared: list[tuple[str, Any, Any]], namespace: dict[str, Any], reduced: Callable[[Any], Any]
+) -> type[Any]:
+    """Return a frozen dataclass with the keyword-only arguments of a class, after the shared fields."""
+    hints = get_type_hints(kind.__init__)
+    keywords = [p for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fields = [*shared, *((p.name, hints[p.name], field(default=p.default)) for p in keywords)]
+    about = {"__doc__": inspect.getdoc(kind), "__reduce__": lambda options: reduced(options)}
+    return dataclasses.make_dataclass(kind.__name__, fields, frozen=True, namespace=namespace | about)
+
+
+def _reduced(make: Callable[..., Any], key: str, options: Any) -> tuple[Any, ...]:
     """How `pickle` rebuilds options, whose class is made at run time."""
-    return _rebuilt, (options.method, dataclasses.asdict(options))
+    return _rebuilt, (make, getattr(options, key), dataclasses.asdict(options))
 
 
-def _rebuilt(method: str, options: dict[str, Any]) -> Any:
-    return options_of(method)(**options)
+def _rebuilt(make: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
+    return make(name, **options)
 
 
 def look_up(table: Mapping[str, Any], name: str, kind: str) -> Any:
@@ -272,6 +298,7 @@ def describe(run: Run) -> dict[str, Any]:
     config = dataclasses.asdict(run)
     for name, options in run.losses.items():
         config["losses"][name]["method"] = options.method
+    config["update"]["rule"] = run.update.rule
     cached = run.teacher_cache is not None and run.teacher_cache_dtype == "float16"
     for name in _WITHOUT_EFFECT:
         del config[name]

@@ -35,7 +35,9 @@ class State:
     """What changes while a run trains, and what a step needs. A checkpoint never holds the teacher.
 
     Attributes:
-        student, teacher, method, optimizer: what a step runs.
+        student, teacher, method: what a step runs.
+        optimizer: of the student and of the method's ordinary parameters.
+        meta_optimizer: of the method's meta-parameters, where the update rule learns them.
         autocast: the context of forward passes.
         clip_norm: gradients are scaled to at most this norm; None leaves them.
         accumulate: a batch is run in so many parts, one after the other, to save memory.
@@ -50,6 +52,7 @@ class State:
     teacher: Network | CachedTeacher | None
     method: Method
     optimizer: torch.optim.Optimizer
+    meta_optimizer: torch.optim.Optimizer | None = None
     autocast: Autocast = nullcontext
     clip_norm: float | None = None
     accumulate: int = 1
@@ -99,24 +102,31 @@ class State:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
+        meta = {} if self.meta_optimizer is None else {"meta_optimizer": self.meta_optimizer.state_dict()}
         average = {} if self.average is None else {"average": self.average.state_dict()}
-        return average | {
-            "student": self.student.module.state_dict(),
-            "method": self.method.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "step": self.step,
-            "sums": self.sums,
-            "count": self.count,
-            "seconds": self.seconds,
-            "gradient_norm": self.gradient_norm,
-        }
+        return (
+            meta
+            | average
+            | {
+                "student": self.student.module.state_dict(),
+                "method": self.method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "step": self.step,
+                "sums": self.sums,
+                "count": self.count,
+                "seconds": self.seconds,
+                "gradient_norm": self.gradient_norm,
+            }
+        )
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
         self.student.module.load_state_dict(saved["student"])
         self.method.load_state_dict(saved["method"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        if self.meta_optimizer is not None:
+            self.meta_optimizer.load_state_dict(saved["meta_optimizer"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         device = next(self.student.module.parameters()).device

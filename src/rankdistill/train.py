@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from . import distributed
 from .core import Batch
 from .data.loader import Loader
-from .data.mixing import MixedLoader
 from .interrupt import Interrupted, Stop, listening
 from .network import Network
 from .state import Autocast, NonFiniteLoss, OutOfMemory, State, Update, descend
@@ -74,7 +73,7 @@ class Plan:
     """
 
     state: State
-    loader: Loader | MixedLoader
+    loader: Loader
     test: Callable[[], Iterable[Batch]]
     epochs: int
     learning_rate: Callable[[int], float]
@@ -342,7 +341,7 @@ def _uncached(teacher: Network | CachedTeacher | None) -> Network | None:
     return teacher.teacher if isinstance(teacher, CachedTeacher) else teacher
 
 
-def _first_images(loader: Loader | MixedLoader, num: int = 1024) -> Iterator[Batch]:
+def _first_images(loader: Loader, num: int = 1024) -> Iterator[Batch]:
     """The first batches of the first epoch, up to the batch that reaches `num` images."""
     for batch in loader.epoch(1):
         yield batch
