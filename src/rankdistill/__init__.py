@@ -12,8 +12,19 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .core import Batch, CrossEntropy, EachView, Losses, Method, Output, Pair, Sum
     from .methods import METHODS
+    from .methods.at import AT, at_loss
+    from .methods.cc import CC, cc_loss
+    from .methods.fitnets import FitNets, fitnets_loss
+    from .methods.ickd import ICKD, ickd_loss
     from .methods.kd import KD, KDLoss, kd_loss
+    from .methods.kdsvd import KDSVD, kdsvd_loss
+    from .methods.nst import NST, nst_loss
+    from .methods.pkt import PKT, pkt_loss
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
+    from .methods.rkd import RKD, rkd_angle_loss, rkd_distance_loss
+    from .methods.sp import SP, sp_loss
+    from .methods.stages import StageMap, StagePair, stage_pairs
+    from .methods.vid import VID, vid_loss
     from .models import MODELS
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
     from .softrank import rank_regime, soft_rank, soft_sort
@@ -21,8 +32,19 @@ if TYPE_CHECKING:
 _HOMES = {
     "core": ("Batch", "CrossEntropy", "EachView", "Losses", "Method", "Output", "Pair", "Sum"),
     "methods": ("METHODS",),
+    "methods.at": ("AT", "at_loss"),
+    "methods.cc": ("CC", "cc_loss"),
+    "methods.fitnets": ("FitNets", "fitnets_loss"),
+    "methods.ickd": ("ICKD", "ickd_loss"),
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
+    "methods.kdsvd": ("KDSVD", "kdsvd_loss"),
+    "methods.nst": ("NST", "nst_loss"),
+    "methods.pkt": ("PKT", "pkt_loss"),
     "methods.ra": ("RA", "RankAlignmentLoss", "rank_alignment_loss"),
+    "methods.rkd": ("RKD", "rkd_angle_loss", "rkd_distance_loss"),
+    "methods.sp": ("SP", "sp_loss"),
+    "methods.stages": ("StageMap", "StagePair", "stage_pairs"),
+    "methods.vid": ("VID", "vid_loss"),
     "models": ("MODELS",),
     "network": ("Network", "Staged", "batch_statistics", "pair_of", "resume", "roles", "select_roles"),
     "softrank": ("rank_regime", "soft_rank", "soft_sort"),
@@ -30,13 +52,23 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AT",
+    "CC",
+    "ICKD",
     "KD",
+    "KDSVD",
     "METHODS",
     "MODELS",
+    "NST",
+    "PKT",
     "RA",
+    "RKD",
+    "SP",
+    "VID",
     "Batch",
     "CrossEntropy",
     "EachView",
+    "FitNets",
     "KDLoss",
     "Losses",
     "Method",
@@ -44,19 +76,33 @@ __all__ = [
     "Output",
     "Pair",
     "RankAlignmentLoss",
+    "StageMap",
+    "StagePair",
     "Staged",
     "Sum",
     "__version__",
+    "at_loss",
     "batch_statistics",
+    "cc_loss",
+    "fitnets_loss",
+    "ickd_loss",
     "kd_loss",
+    "kdsvd_loss",
+    "nst_loss",
     "pair_of",
+    "pkt_loss",
     "rank_alignment_loss",
     "rank_regime",
     "resume",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
     "roles",
     "select_roles",
     "soft_rank",
     "soft_sort",
+    "sp_loss",
+    "stage_pairs",
+    "vid_loss",
 ]
 
 

@@ -3,12 +3,22 @@
 from collections.abc import Callable
 
 from ..setting import Setting
-from . import kd, plain, ra
+from . import at, cc, fitnets, ickd, kd, kdsvd, nst, pkt, plain, ra, rkd, sp, vid
 
 SETTINGS: dict[str, Callable[[str, str], Setting]] = {
     "plain": plain.setting,
+    "at": at.setting,
+    "cc": cc.setting,
+    "fitnets": fitnets.setting,
+    "ickd": ickd.setting,
     "kd": kd.setting,
+    "kdsvd": kdsvd.setting,
+    "nst": nst.setting,
+    "pkt": pkt.setting,
     "ra": ra.setting,
+    "rkd": rkd.setting,
+    "sp": sp.setting,
+    "vid": vid.setting,
 }
 """Recipe name -> function of the names of teacher and student."""
 
