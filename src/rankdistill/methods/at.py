@@ -47,7 +47,7 @@ def at_loss(
         teacher: [B, C', H', W']; no gradient flows into it.
         power: p, at least 1 and finite.
 
-    Zero where the maps differ by a positive factor. At most 4 / (number of positions).
+    Zero where the maps differ by a positive factor. At most 2 / (number of positions).
 
     Raises:
         ValueError: the batches differ, or the power is out of range.

@@ -54,7 +54,7 @@ def kdsvd_loss(
         num_vectors: k, at least 1 and at most the rank that the teacher's maps can have.
         form: "channels", RepDistiller's; "columns", mdistiller's.
 
-    Zero where maps are equal. A sample with NaN or infinity gives NaN.
+    Zero where maps are equal. A sample with NaN or infinity gives NaN. Memory grows with B C_i C_{i-1} k.
 
     Raises:
         ValueError: numbers of stages, batches or widths do not fit, or an option is out of range.

@@ -103,7 +103,7 @@ def pooled_widths(pair: Pair, method: str) -> tuple[int, int]:
     networks = ((pair.student, pair.student_shapes), (_teacher(pair, method), pair.teacher_shapes))
     for (network, shapes), who in zip(networks, ("student", "teacher"), strict=True):
         if "pooled" not in shapes:
-            raise ValueError(_without(network, shapes, who, method, 'the role "pooled"', "pooled"))
+            raise ValueError(_without(network, shapes, who, method, 'role "pooled"', "pooled"))
     return math.prod(pair.student_shapes["pooled"]), math.prod(pair.teacher_shapes["pooled"])
 
 
