@@ -80,7 +80,7 @@ def test_the_students_vector_is_the_nearest_of_its_first_four() -> None:
 
 
 @pytest.mark.parametrize("form", ["channels", "columns"])
-def test_maps_of_low_rank_have_finite_gradients(form: str) -> None:
+def test_maps_of_low_rank_have_bounded_gradients(form: str) -> None:
     zeros = torch.zeros(2, 4, 3, 3)
     one = torch.randn(2, 4, 1, 1) * torch.randn(2, 1, 3, 3)
     dead = torch.randn(2, 4, 3, 3)
@@ -92,7 +92,7 @@ def test_maps_of_low_rank_have_finite_gradients(form: str) -> None:
         loss = kdsvd_loss(student, teacher, form=form)
         loss.sum().backward()
         assert loss.isfinite().all()
-        assert all(feature.grad.isfinite().all() for feature in student)
+        assert all(feature.grad.abs().max() < 100 for feature in student)  # false for NaN
 
 
 def test_only_a_sample_that_is_not_finite_gives_nan() -> None:
