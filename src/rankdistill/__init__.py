@@ -12,14 +12,25 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .core import Batch, CrossEntropy, EachView, Losses, Method, Output, Pair, Sum
     from .methods import METHODS
+    from .methods.at import AT, at_loss
     from .methods.cald import CALD, cald_loss, class_temperatures, class_weights
+    from .methods.cc import CC, cc_loss
     from .methods.crd import CRD, crd_loss
     from .methods.crld import CRLD, CRLDTerms, crld_loss
+    from .methods.fitnets import FitNets, fitnets_loss
+    from .methods.ickd import ICKD, ickd_loss
     from .methods.kd import KD, KDLoss, kd_loss
+    from .methods.kdsvd import KDSVD, kdsvd_loss
     from .methods.mlkd import MLKD, MLKDTerms, batch_relation_loss, class_relation_loss, mask_fractions, mlkd_loss
+    from .methods.nst import NST, nst_loss
     from .methods.ofd import OFD, margin_distance, negative_margin
+    from .methods.pkt import PKT, pkt_loss
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
     from .methods.reviewkd import ReviewKD, hierarchical_context_loss
+    from .methods.rkd import RKD, rkd_angle_loss, rkd_distance_loss
+    from .methods.sp import SP, sp_loss
+    from .methods.stages import StageMap, StagePair, stage_pairs
+    from .methods.vid import VID, vid_loss
     from .models import MODELS
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
     from .softrank import rank_regime, soft_rank, soft_sort
@@ -38,11 +49,19 @@ _HOMES = {
         "Sum",
     ),
     "methods": ("METHODS",),
+    "methods.at": (
+        "AT",
+        "at_loss",
+    ),
     "methods.cald": (
         "CALD",
         "cald_loss",
         "class_temperatures",
         "class_weights",
+    ),
+    "methods.cc": (
+        "CC",
+        "cc_loss",
     ),
     "methods.crd": (
         "CRD",
@@ -53,10 +72,22 @@ _HOMES = {
         "CRLDTerms",
         "crld_loss",
     ),
+    "methods.fitnets": (
+        "FitNets",
+        "fitnets_loss",
+    ),
+    "methods.ickd": (
+        "ICKD",
+        "ickd_loss",
+    ),
     "methods.kd": (
         "KD",
         "KDLoss",
         "kd_loss",
+    ),
+    "methods.kdsvd": (
+        "KDSVD",
+        "kdsvd_loss",
     ),
     "methods.mlkd": (
         "MLKD",
@@ -66,10 +97,18 @@ _HOMES = {
         "mask_fractions",
         "mlkd_loss",
     ),
+    "methods.nst": (
+        "NST",
+        "nst_loss",
+    ),
     "methods.ofd": (
         "OFD",
         "margin_distance",
         "negative_margin",
+    ),
+    "methods.pkt": (
+        "PKT",
+        "pkt_loss",
     ),
     "methods.ra": (
         "RA",
@@ -79,6 +118,24 @@ _HOMES = {
     "methods.reviewkd": (
         "ReviewKD",
         "hierarchical_context_loss",
+    ),
+    "methods.rkd": (
+        "RKD",
+        "rkd_angle_loss",
+        "rkd_distance_loss",
+    ),
+    "methods.sp": (
+        "SP",
+        "sp_loss",
+    ),
+    "methods.stages": (
+        "StageMap",
+        "StagePair",
+        "stage_pairs",
+    ),
+    "methods.vid": (
+        "VID",
+        "vid_loss",
     ),
     "models": ("MODELS",),
     "network": (
@@ -109,24 +166,34 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AT",
     "CALD",
+    "CC",
     "CRD",
     "CRLD",
     "DOT",
     "DOTSGD",
+    "ICKD",
     "KD",
+    "KDSVD",
     "METHODS",
     "MLKD",
     "MODELS",
+    "NST",
     "OFD",
+    "PKT",
     "RA",
+    "RKD",
+    "SP",
     "UPDATES",
+    "VID",
     "Batch",
     "Bilevel",
     "CRLDTerms",
     "CrossEntropy",
     "Descend",
     "EachView",
+    "FitNets",
     "KDLoss",
     "Losses",
     "MLKDTerms",
@@ -136,34 +203,48 @@ __all__ = [
     "Pair",
     "RankAlignmentLoss",
     "ReviewKD",
+    "StageMap",
+    "StagePair",
     "Staged",
     "State",
     "Sum",
     "UpdateRule",
     "__version__",
+    "at_loss",
     "batch_relation_loss",
     "batch_statistics",
     "cald_loss",
+    "cc_loss",
     "class_relation_loss",
     "class_temperatures",
     "class_weights",
     "crd_loss",
     "crld_loss",
+    "fitnets_loss",
     "hierarchical_context_loss",
+    "ickd_loss",
     "kd_loss",
+    "kdsvd_loss",
     "margin_distance",
     "mask_fractions",
     "meta_gradients",
     "mlkd_loss",
     "negative_margin",
+    "nst_loss",
     "pair_of",
+    "pkt_loss",
     "rank_alignment_loss",
     "rank_regime",
     "resume",
+    "rkd_angle_loss",
+    "rkd_distance_loss",
     "roles",
     "select_roles",
     "soft_rank",
     "soft_sort",
+    "sp_loss",
+    "stage_pairs",
+    "vid_loss",
 ]
 
 

@@ -1,0 +1,75 @@
+"""Correlation Congruence for Knowledge Distillation (Peng, Jin, Liu, Li, Wu, Liu, Zhou and Zhang, ICCV 2019).
+
+arXiv:1904.01802.
+
+    d_i = |E_s s_i - E_t t_i|,   E_s and E_t trained linear embeddings of pooled features
+    CC(s, t) = mean over i = 1, ..., B - 1 of the inner product of d_i and d_{i+1}
+
+Recipes add cross-entropy; in RepDistiller the weight of CC is 0.02.
+
+This is not the correlation of kernels of the paper: the formula is that of the code which its authors gave to
+RepDistiller, and whose numbers are compared everywhere. It depends on the order of the samples in the batch.
+
+Differs from the authors' code: nothing in value; a batch of one gives 0 instead of NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from .stages import pooled_widths
+
+
+def cc_loss(student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
+    """Return the inner product of the embeddings' differences of neighbouring samples, mean over neighbours.
+
+    It depends on the batch as a whole and on its order: on this process's batch, if there are several.
+
+    Args:
+        student: embeddings of the student's features, [B, D]. Half precision is computed in float32.
+        teacher: embeddings of the teacher's, [B, D]. The gradient flows into these too: their embedding is trained.
+
+    Zero where the embeddings are equal, and for a batch of one.
+    """
+    with full_precision(student):
+        difference = (at_least_float32(student) - at_least_float32(teacher)).abs()
+        return (difference[:-1] * difference[1:]).sum() / max(len(difference) - 1, 1)
+
+
+class CC(Method):
+    """Correlation congruence of pooled features, on this process's batch.
+
+    State: both embeddings, which are trained.
+
+    Args:
+        student_width: of the student's pooled feature.
+        teacher_width: of the teacher's pooled feature.
+        dim: of the embeddings, at least 1.
+
+    Raises:
+        ValueError: dim is out of range.
+    """
+
+    student_needs = teacher_needs = ("pooled",)
+
+    def __init__(self, student_width: int, teacher_width: int, *, dim: int = 128) -> None:
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim is {dim}: the embeddings must have at least 1 dimension")
+        self.embed_student = nn.Linear(student_width, dim)
+        self.embed_teacher = nn.Linear(teacher_width, dim)
+
+    @classmethod
+    def for_pair(cls, pair: Pair, **options: Any) -> CC:
+        """Return the method for the widths of these networks."""
+        return cls(*pooled_widths(pair, "CC"), **options)
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        """Return {"cc": loss}."""
+        embedded = self.embed_student(student.features["pooled"].flatten(1))
+        target = self.embed_teacher(teacher.features["pooled"].flatten(1).detach())
+        return {"cc": cc_loss(embedded, target)}

@@ -1,0 +1,113 @@
+"""Relational Knowledge Distillation (Park, Kim, Lu and Cho, CVPR 2019). arXiv:1904.05068.
+
+    distance: smooth L1 of |e_i - e_j| over its mean over pairs of samples, mean over (i, j)
+    angle:    smooth L1 of the cosines of the angles at e_i between e_j and e_k, mean over (i, j, k)
+
+of pooled features e. Recipes add cross-entropy; in RepDistiller and mdistiller distances have weight 25, angles 50.
+
+Differs from the authors' code: distances are norms of differences instead of |a|^2 + |b|^2 - 2 ab, which in float32
+loses what is near; equal features, which have no direction, pass no gradient through an angle instead of one of 1e12.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..core import Batch, Losses, Method, Output, full_precision
+from .features import paired_features, unit_length
+
+
+def rkd_distance_loss(
+    student: Float[Tensor, "batch student_dim"], teacher: Float[Tensor, "batch teacher_dim"]
+) -> Float[Tensor, ""]:
+    """Return the smooth L1 difference of the relative distances between samples, mean over the B^2 pairs.
+
+    It depends on the batch as a whole: on this process's batch, if there are several.
+
+    Args:
+        student: features [B, D]. Half precision is computed in float32.
+        teacher: features [B, D']; no gradient flows into them.
+
+    Zero where features differ by a rotation, a shift or a factor, and for fewer than 3 samples. Distances are at
+    least 1e-6.
+
+    Raises:
+        ValueError: the batches differ.
+    """
+    student, teacher = paired_features(student, teacher)
+    with full_precision(student):
+        return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
+
+
+def rkd_angle_loss(
+    student: Float[Tensor, "batch student_dim"], teacher: Float[Tensor, "batch teacher_dim"]
+) -> Float[Tensor, ""]:
+    """Return the smooth L1 difference of the cosines of all angles between samples, mean over the B^3 triples.
+
+    It depends on the batch as a whole: on this process's batch, if there are several. Memory grows with B^3 and B^2 D.
+
+    Args:
+        student: features [B, D]. Half precision is computed in float32.
+        teacher: features [B, D']; no gradient flows into them.
+
+    Zero where features differ by a rotation, a shift or a factor, and for fewer than 3 samples. A triple in which two
+    samples have one feature has cosine 0.
+
+    Raises:
+        ValueError: the batches differ.
+    """
+    student, teacher = paired_features(student, teacher)
+    with full_precision(student):
+        return F.smooth_l1_loss(_cosines(student), _cosines(teacher))
+
+
+def _relative_distances(features: Tensor) -> Tensor:
+    """Return distances over their mean over pairs of two samples, [B, B]; the diagonal is 0."""
+    num_samples = len(features)
+    squares = _differences(features).square().sum(2).clamp_min(1e-12)
+    distances = squares.sqrt() * (1.0 - torch.eye(num_samples, dtype=features.dtype, device=features.device))
+    return distances / (distances.sum() / max(num_samples * (num_samples - 1), 1)).clamp_min(1e-6)
+
+
+def _cosines(features: Tensor) -> Tensor:
+    """Return the cosine of the angle at sample i between samples j and k, [B, B, B]."""
+    directions = unit_length(_differences(features), 2)
+    return directions @ directions.mT
+
+
+def _differences(features: Tensor) -> Tensor:
+    """Return feature j minus feature i, [B, B, D]."""
+    return features[None] - features[:, None]
+
+
+class RKD(Method):
+    """Relational distillation of pooled features, on this process's batch. No state.
+
+    Args:
+        distance_weight: finite and not negative.
+        angle_weight: finite and not negative.
+
+    Raises:
+        ValueError: a weight is out of range.
+    """
+
+    student_needs = teacher_needs = ("pooled",)
+
+    def __init__(self, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
+        super().__init__()
+        for name, weight in (("distance_weight", distance_weight), ("angle_weight", angle_weight)):
+            if not 0.0 <= weight < float("inf"):
+                raise ValueError(f"{name} is {weight}: it must be finite and not negative")
+        self.distance_weight = distance_weight
+        self.angle_weight = angle_weight
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        """Return {"distance": weighted loss, "angle": weighted loss}."""
+        pooled = [output.features["pooled"].flatten(1) for output in (student, teacher)]
+        return {
+            "distance": self.distance_weight * rkd_distance_loss(*pooled),
+            "angle": self.angle_weight * rkd_angle_loss(*pooled),
+        }

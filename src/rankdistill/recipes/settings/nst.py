@@ -1,0 +1,15 @@
+"""Neuron selectivity transfer."""
+
+from ...run import loss
+from ..setting import Setting
+from .shared import one_weight
+
+
+def setting(teacher: str, student: str) -> Setting:
+    """Return the weights of RepDistiller and mdistiller, the same for every pair."""
+    return one_weight(
+        teacher,
+        student,
+        loss("nst", 50.0),
+        source="RepDistiller, -b 50; mdistiller, cifar100/nst.yaml",
+    )

@@ -1,0 +1,15 @@
+"""Probabilistic knowledge transfer."""
+
+from ...run import loss
+from ..setting import Setting
+from .shared import one_weight
+
+
+def setting(teacher: str, student: str) -> Setting:
+    """Return the weights of RepDistiller and mdistiller, the same for every pair."""
+    return one_weight(
+        teacher,
+        student,
+        loss("pkt", 30000.0),
+        source="RepDistiller, -b 30000; mdistiller, cifar100/pkt.yaml",
+    )
