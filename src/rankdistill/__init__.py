@@ -12,8 +12,12 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .core import Batch, CrossEntropy, EachView, Losses, Method, Output, Pair, Sum
     from .methods import METHODS
+    from .methods.catkd import CATKD, cam_transfer_loss, class_activation_maps
     from .methods.kd import KD, KDLoss, kd_loss
+    from .methods.norm import NORM, n_to_one_loss
+    from .methods.normalized import NormalizedCE, NormalizedKD, normalized_logits
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
+    from .methods.simkd import SimKD, projected_feature_loss
     from .models import MODELS
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
     from .softrank import rank_regime, soft_rank, soft_sort
@@ -21,8 +25,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "core": ("Batch", "CrossEntropy", "EachView", "Losses", "Method", "Output", "Pair", "Sum"),
     "methods": ("METHODS",),
+    "methods.catkd": ("CATKD", "cam_transfer_loss", "class_activation_maps"),
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
+    "methods.norm": ("NORM", "n_to_one_loss"),
+    "methods.normalized": ("NormalizedCE", "NormalizedKD", "normalized_logits"),
     "methods.ra": ("RA", "RankAlignmentLoss", "rank_alignment_loss"),
+    "methods.simkd": ("SimKD", "projected_feature_loss"),
     "models": ("MODELS",),
     "network": ("Network", "Staged", "batch_statistics", "pair_of", "resume", "roles", "select_roles"),
     "softrank": ("rank_regime", "soft_rank", "soft_sort"),
@@ -30,9 +38,11 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "CATKD",
     "KD",
     "METHODS",
     "MODELS",
+    "NORM",
     "RA",
     "Batch",
     "CrossEntropy",
@@ -41,15 +51,23 @@ __all__ = [
     "Losses",
     "Method",
     "Network",
+    "NormalizedCE",
+    "NormalizedKD",
     "Output",
     "Pair",
     "RankAlignmentLoss",
+    "SimKD",
     "Staged",
     "Sum",
     "__version__",
     "batch_statistics",
+    "cam_transfer_loss",
+    "class_activation_maps",
     "kd_loss",
+    "n_to_one_loss",
+    "normalized_logits",
     "pair_of",
+    "projected_feature_loss",
     "rank_alignment_loss",
     "rank_regime",
     "resume",

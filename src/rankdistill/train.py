@@ -204,7 +204,10 @@ def fit(plan: Plan) -> Record:
         "seconds": sum(record["seconds"] for record in plan.records),
     }
     student = plan.state.method.deploy(plan.state.student.module)
-    save_weights(plan.weights, student.state_dict(), plan.header | {"top1": result["last"]["top1"]})
+    about = plan.header | {"top1": result["last"]["top1"]}
+    if hasattr(student, "deployed_as"):  # not the plain network: `evaluate` rebuilds it
+        about["deployed"] = student.deployed_as
+    save_weights(plan.weights, student.state_dict(), about)
     write_json(plan.folder / "result.json", result)
     return result
 

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 
 from ..setting import Setting
-from . import kd, plain, ra
+from . import catkd, kd, norm, norm_kd, plain, ra, simkd
 
 SETTINGS: dict[str, Callable[[str, str], Setting]] = {
     "plain": plain.setting,
+    "catkd": catkd.setting,
     "kd": kd.setting,
+    "norm": norm.setting,
+    "norm_kd": norm_kd.setting,
     "ra": ra.setting,
+    "simkd": simkd.setting,
 }
 """Recipe name -> function of the names of teacher and student."""
 
