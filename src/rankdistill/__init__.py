@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .core import Batch, CrossEntropy, EachView, Losses, Method, Output, Pair, Sum
     from .methods import METHODS
     from .methods.catkd import CATKD, cam_transfer_loss, class_activation_maps
+    from .methods.fcfd import FCFD, teacher_space_loss
     from .methods.kd import KD, KDLoss, kd_loss
     from .methods.norm import NORM, n_to_one_loss
     from .methods.normalized import NormalizedCE, NormalizedKD, normalized_logits
@@ -26,6 +27,7 @@ _HOMES = {
     "core": ("Batch", "CrossEntropy", "EachView", "Losses", "Method", "Output", "Pair", "Sum"),
     "methods": ("METHODS",),
     "methods.catkd": ("CATKD", "cam_transfer_loss", "class_activation_maps"),
+    "methods.fcfd": ("FCFD", "teacher_space_loss"),
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
     "methods.norm": ("NORM", "n_to_one_loss"),
     "methods.normalized": ("NormalizedCE", "NormalizedKD", "normalized_logits"),
@@ -39,6 +41,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CATKD",
+    "FCFD",
     "KD",
     "METHODS",
     "MODELS",
@@ -75,6 +78,7 @@ __all__ = [
     "select_roles",
     "soft_rank",
     "soft_sort",
+    "teacher_space_loss",
 ]
 
 

@@ -3,6 +3,7 @@
 from ..core import CrossEntropy, Method
 from ._heads import Deployed
 from .catkd import CATKD
+from .fcfd import FCFD
 from .kd import KD
 from .norm import NORM, Expanded
 from .normalized import NormalizedCE, NormalizedKD
@@ -12,6 +13,7 @@ from .simkd import Reusing, SimKD
 METHODS: dict[str, type[Method]] = {
     "catkd": CATKD,
     "ce": CrossEntropy,
+    "fcfd": FCFD,
     "kd": KD,
     "norm": NORM,
     "normalized_ce": NormalizedCE,
@@ -27,4 +29,16 @@ DEPLOYED: dict[str, type[Deployed]] = {
 }
 """Name in the header of saved weights -> class of a deployed student that is not the plain network."""
 
-__all__ = ["CATKD", "DEPLOYED", "KD", "METHODS", "NORM", "RA", "CrossEntropy", "NormalizedCE", "NormalizedKD", "SimKD"]
+__all__ = [
+    "CATKD",
+    "DEPLOYED",
+    "FCFD",
+    "KD",
+    "METHODS",
+    "NORM",
+    "RA",
+    "CrossEntropy",
+    "NormalizedCE",
+    "NormalizedKD",
+    "SimKD",
+]

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from ..setting import Setting
-from . import catkd, kd, norm, norm_kd, plain, ra, simkd
+from . import catkd, fcfd, kd, norm, norm_kd, plain, ra, simkd
 
 SETTINGS: dict[str, Callable[[str, str], Setting]] = {
     "plain": plain.setting,
     "catkd": catkd.setting,
+    "fcfd": fcfd.setting,
     "kd": kd.setting,
     "norm": norm.setting,
     "norm_kd": norm_kd.setting,
