@@ -14,20 +14,25 @@ if TYPE_CHECKING:
     from .methods import METHODS
     from .methods.at import AT, at_loss
     from .methods.cald import CALD, cald_loss, class_temperatures, class_weights
+    from .methods.catkd import CATKD, cam_transfer_loss, class_activation_maps
     from .methods.cc import CC, cc_loss
     from .methods.crd import CRD, crd_loss
     from .methods.crld import CRLD, CRLDTerms, crld_loss
+    from .methods.fcfd import FCFD, teacher_space_loss
     from .methods.fitnets import FitNets, fitnets_loss
     from .methods.ickd import ICKD, ickd_loss
     from .methods.kd import KD, KDLoss, kd_loss
     from .methods.kdsvd import KDSVD, kdsvd_loss
     from .methods.mlkd import MLKD, MLKDTerms, batch_relation_loss, class_relation_loss, mask_fractions, mlkd_loss
+    from .methods.norm import NORM, n_to_one_loss
+    from .methods.normalized import NormalizedCE, NormalizedKD, normalized_logits
     from .methods.nst import NST, nst_loss
     from .methods.ofd import OFD, margin_distance, negative_margin
     from .methods.pkt import PKT, pkt_loss
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
     from .methods.reviewkd import ReviewKD, hierarchical_context_loss
     from .methods.rkd import RKD, rkd_angle_loss, rkd_distance_loss
+    from .methods.simkd import SimKD, projected_feature_loss
     from .methods.sp import SP, sp_loss
     from .methods.stages import StageMap, StagePair, stage_pairs
     from .methods.vid import VID, vid_loss
@@ -59,6 +64,11 @@ _HOMES = {
         "class_temperatures",
         "class_weights",
     ),
+    "methods.catkd": (
+        "CATKD",
+        "cam_transfer_loss",
+        "class_activation_maps",
+    ),
     "methods.cc": (
         "CC",
         "cc_loss",
@@ -71,6 +81,10 @@ _HOMES = {
         "CRLD",
         "CRLDTerms",
         "crld_loss",
+    ),
+    "methods.fcfd": (
+        "FCFD",
+        "teacher_space_loss",
     ),
     "methods.fitnets": (
         "FitNets",
@@ -96,6 +110,15 @@ _HOMES = {
         "class_relation_loss",
         "mask_fractions",
         "mlkd_loss",
+    ),
+    "methods.norm": (
+        "NORM",
+        "n_to_one_loss",
+    ),
+    "methods.normalized": (
+        "NormalizedCE",
+        "NormalizedKD",
+        "normalized_logits",
     ),
     "methods.nst": (
         "NST",
@@ -123,6 +146,10 @@ _HOMES = {
         "RKD",
         "rkd_angle_loss",
         "rkd_distance_loss",
+    ),
+    "methods.simkd": (
+        "SimKD",
+        "projected_feature_loss",
     ),
     "methods.sp": (
         "SP",
@@ -168,17 +195,20 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "AT",
     "CALD",
+    "CATKD",
     "CC",
     "CRD",
     "CRLD",
     "DOT",
     "DOTSGD",
+    "FCFD",
     "ICKD",
     "KD",
     "KDSVD",
     "METHODS",
     "MLKD",
     "MODELS",
+    "NORM",
     "NST",
     "OFD",
     "PKT",
@@ -199,10 +229,13 @@ __all__ = [
     "MLKDTerms",
     "Method",
     "Network",
+    "NormalizedCE",
+    "NormalizedKD",
     "Output",
     "Pair",
     "RankAlignmentLoss",
     "ReviewKD",
+    "SimKD",
     "StageMap",
     "StagePair",
     "Staged",
@@ -214,7 +247,9 @@ __all__ = [
     "batch_relation_loss",
     "batch_statistics",
     "cald_loss",
+    "cam_transfer_loss",
     "cc_loss",
+    "class_activation_maps",
     "class_relation_loss",
     "class_temperatures",
     "class_weights",
@@ -229,10 +264,13 @@ __all__ = [
     "mask_fractions",
     "meta_gradients",
     "mlkd_loss",
+    "n_to_one_loss",
     "negative_margin",
+    "normalized_logits",
     "nst_loss",
     "pair_of",
     "pkt_loss",
+    "projected_feature_loss",
     "rank_alignment_loss",
     "rank_regime",
     "resume",
@@ -244,6 +282,7 @@ __all__ = [
     "soft_sort",
     "sp_loss",
     "stage_pairs",
+    "teacher_space_loss",
     "vid_loss",
 ]
 

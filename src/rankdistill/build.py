@@ -21,7 +21,7 @@ from .core import EachView, Method, Pair, Sum
 from .data import DATASETS
 from .data.sets import DataSet
 from .launch import environment, launched, resolve_precision
-from .methods import METHODS
+from .methods import DEPLOYED, METHODS
 from .models import MODELS
 from .models.checkpoints import load_into
 from .network import Network, pair_of, roles, select_roles
@@ -271,6 +271,8 @@ def evaluate_weights(
     config = Data(**saved, root=root) if data_name == saved.get("name") else Data(name=data_name, root=root)
     data = load_data(config)
     module = MODELS[model](data.num_classes)
+    if "deployed" in header:
+        module = look_up(DEPLOYED, header["deployed"], "deployed student").rebuild(module, weights)
     load_into(module, weights, name=model, source=str(path))
     fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision("auto", accelerator))
     module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -292,6 +294,11 @@ def _teacher_weights(run: Run) -> dict[str, Tensor]:
             f"`rankdistill train-teacher {run.recipe.split('.')[0]} --model {run.teacher}`"
         )
     weights, header = load_weights(run.teacher_weights)
+    if "deployed" in header:
+        raise ValueError(
+            f"{run.teacher_weights} holds a {header.get('model')} as {header['deployed']} deploys it, with layers that "
+            "the plain network lacks: pass the weights of a plain network"
+        )
     saved = header.get("model", run.teacher)
     if saved != run.teacher:
         raise ValueError(f"{run.teacher_weights} holds a {saved}, not a {run.teacher}: pass --teacher {saved}")

@@ -343,11 +343,12 @@ def pair_of(
 def roles(module: nn.Module) -> dict[str, str]:
     """Return the known roles of a network as role -> tap; empty if none are known.
 
-    Known are the networks of `rankdistill.models` (they declare theirs), torchvision's classifiers in `_TORCHVISION`,
-    and timm's networks through their `feature_info`.
+    Known are networks that declare theirs as `roles` (those of `rankdistill.models`, and what methods make of others),
+    torchvision's classifiers in `_TORCHVISION`, and timm's networks through their `feature_info`.
     """
-    if isinstance(module, Staged):
-        return dict(module.roles)
+    declared = getattr(module, "roles", None)
+    if isinstance(declared, Mapping):
+        return dict(declared)
     family = type(module).__name__
     if type(module).__module__.startswith("torchvision.") and family in _TORCHVISION:
         found = dict(_TORCHVISION[family])

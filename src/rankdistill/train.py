@@ -331,7 +331,10 @@ def _result(plan: Plan) -> Record:
     }
     if distributed.rank() == 0:
         student = plan.state.trained()
-        save_weights(plan.weights, student.state_dict(), plan.header | {"top1": result["last"]["top1"]})
+        about = plan.header | {"top1": result["last"]["top1"]}
+        if hasattr(student, "deployed_as"):  # not the plain network: `evaluate` rebuilds it
+            about["deployed"] = student.deployed_as
+        save_weights(plan.weights, student.state_dict(), about)
         write_json(plan.folder / "result.json", result)
     distributed.barrier()
     return result

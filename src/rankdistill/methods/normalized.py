@@ -1,0 +1,90 @@
+"""Cross-entropy and distillation on logits that are normalised to one scale, as NORM trains with them.
+
+    z' = 2.5 (z - mean z) / sqrt(var z + 1e-7), over the classes of each sample
+
+NORM: Better Knowledge Distillation with N-to-One Representation Matching (Liu, Li, Li and Yao, ICLR 2023),
+arXiv:2305.13803, adds its feature loss (`norm.py`). The order of the classes, and so the accuracy, does not change.
+
+Differs from the authors' code: nothing.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..core import Batch, Losses, Method, Output, at_least_float32, full_precision
+from .kd import check_temperature, kd_loss
+
+
+def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 2.5) -> Float[Tensor, "batch classes"]:
+    """Return logits with mean 0 and standard deviation `scale` (over K, not K - 1, classes) in each row.
+
+    Args:
+        logits: [B, K]. Half precision is computed in float32.
+        scale: positive; NORM's is 2.5.
+
+    A constant row gives zeros. Multiplying a row by a positive number, or adding one, changes nothing, but for the 1e-7
+    that is added to the variance.
+
+    Raises:
+        ValueError: the scale is not positive and finite.
+    """
+    check_scale(scale)
+    with full_precision(logits):
+        return scale * F.layer_norm(at_least_float32(logits), logits.shape[1:], eps=1e-7)
+
+
+def check_scale(scale: float) -> None:
+    """Raise ValueError unless the scale is positive and finite."""
+    if not 0.0 < scale < float("inf"):
+        raise ValueError(f"scale is {scale}: normalised logits need a positive and finite one")
+
+
+class NormalizedCE(Method):
+    """Cross-entropy of normalised logits with the labels, in nats, mean over the batch. No state.
+
+    Labels are classes [B] int64 or distributions [B, K].
+
+    Args:
+        scale: standard deviation of the normalised logits.
+    """
+
+    reads_teacher = False
+
+    def __init__(self, *, scale: float = 2.5) -> None:
+        super().__init__()
+        check_scale(scale)
+        self.scale = scale
+
+    def losses(self, batch: Batch, student: Output, teacher: Output | None = None) -> Losses:
+        """Return {"task": mean loss}."""
+        del teacher
+        if batch.labels is None:
+            raise ValueError("cross-entropy needs Batch.labels, which is None: leave it out for unlabelled data")
+        logits = normalized_logits(student.logits, scale=self.scale)
+        with full_precision(logits):
+            return {"task": F.cross_entropy(logits, batch.labels)}
+
+
+class NormalizedKD(Method):
+    """Vanilla knowledge distillation between normalised logits, mean over the batch, in nats. No state.
+
+    Args:
+        temperature: T > 0; divides normalised logits.
+        scale: standard deviation of the normalised logits.
+    """
+
+    def __init__(self, *, temperature: float = 4.0, scale: float = 2.5) -> None:
+        super().__init__()
+        check_temperature(temperature)
+        check_scale(scale)
+        self.temperature = temperature
+        self.scale = scale
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        """Return {"kd": mean loss}."""
+        student_logits = normalized_logits(student.logits, scale=self.scale)
+        teacher_logits = normalized_logits(teacher.logits, scale=self.scale)
+        return {"kd": kd_loss(student_logits, teacher_logits, temperature=self.temperature).mean()}
