@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from math import sqrt
 from typing import cast
 
 from torch import Tensor, nn
@@ -54,14 +53,10 @@ def unchanged(x: Tensor) -> Tensor:
 
 
 def draw_convolutions(module: nn.Module) -> None:
-    """Draw each convolution from N(0, 2 / (kernel area * output channels)); its bias, if any, becomes zero.
-
-    This is fan-out without the division by the number of groups, which `kaiming_normal_` would make.
-    """
+    """Draw each convolution from N(0, 2 / (kernel area * output channels)); its bias, if any, becomes zero."""
     for convolution in module.modules():
         if isinstance(convolution, nn.Conv2d):
-            height, width = convolution.kernel_size
-            nn.init.normal_(convolution.weight, 0.0, sqrt(2.0 / (height * width * convolution.out_channels)))
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
             if convolution.bias is not None:
                 nn.init.zeros_(convolution.bias)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ..network import Segment
-from .blocks import Block, global_average, stage_segments, unchanged
+from .blocks import Block, draw_convolutions, global_average, stage_segments, unchanged
 
 
 class BasicBlock(Block):
@@ -76,9 +76,7 @@ class ResNet(nn.Module):
             "last": "<avgpool",
             "pooled": "avgpool",
         }
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convolutions(self)
 
     def segments(self) -> Sequence[Segment]:
         """Return the network as (role that the segment starts from, what it runs)."""
