@@ -40,10 +40,6 @@ class Staged(Protocol):
         """Return the network as (role that the segment starts from, what it runs), from "images" to the logits."""
         ...
 
-    def activations(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """Return preN -> the activation that makes stageN of it, for the borders that have one."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class _Tap:
@@ -290,7 +286,7 @@ def resume(module: nn.Module, role: str, feature: Tensor) -> Output:
 
     Args:
         module: a `Staged` network (all of `rankdistill.models`).
-        role: where `feature` belongs: "stem", "stageN", "preN", "last" or "pooled".
+        role: where `feature` belongs: "stem", "stageN", "preN", "prelast", "last" or "pooled".
         feature: [B, ...], what the network would have had there.
 
     Raises:
@@ -299,18 +295,12 @@ def resume(module: nn.Module, role: str, feature: Tensor) -> Output:
     if not isinstance(module, Staged):
         raise TypeError(f"{type(module).__name__} cannot be entered at {role!r}: it has no segments() (see Staged)")
     segments = module.segments()
-    activations = module.activations()
-    features: dict[str, Tensor] = {}
-    start = role
-    if role in activations:
-        feature = activations[role](feature)
-        start = role.replace("pre", "stage")
-        features[start] = feature
     borders = [border for border, _ in segments]
-    if start not in borders or start == "images":
-        known = ", ".join([*borders[1:], *activations])
+    if role not in borders or role == "images":
+        known = ", ".join(borders[1:])
         raise ValueError(f"{type(module).__name__} cannot be entered at {role!r}: its borders are {known}")
-    tail = segments[borders.index(start) :]
+    features: dict[str, Tensor] = {}
+    tail = segments[borders.index(role) :]
     for (_, run), (reached, _) in zip(tail, [*tail[1:], ("logits", None)], strict=True):
         feature = run(feature)
         features[reached] = feature

@@ -6,15 +6,15 @@ Differs from the authors' code: the average pool is global, so inputs need not b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from ..network import Segment
+from .blocks import Block, draw_convolutions, global_average, stage_segments, unchanged
 
 
-class BasicBlock(nn.Module):
+class BasicBlock(Block):
     """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where stride or width changes."""
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -31,11 +31,15 @@ class BasicBlock(nn.Module):
                 nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [B, in, H, W] to [B, channels, H / stride, W / stride]."""
+    def before_activation(self, x: Tensor) -> Tensor:
+        """Map [B, in, H, W] to the sum [B, channels, H / stride, W / stride]."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.relu1(self.bn1(self.conv1(x)))
-        output: Tensor = self.relu2(self.bn2(self.conv2(x)) + shortcut)
+        output: Tensor = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x))))) + shortcut
+        return output
+
+    def activation(self, x: Tensor) -> Tensor:
+        """Return the ReLU of the sum."""
+        output: Tensor = self.relu2(x)
         return output
 
 
@@ -63,7 +67,7 @@ class ResNet(nn.Module):
         self.layer1 = _stage(stem, stages[0], 1, blocks)
         self.layer2 = _stage(stages[0], stages[1], 2, blocks)
         self.layer3 = _stage(stages[1], stages[2], 2, blocks)
-        self.avgpool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
+        self.avgpool = global_average()
         self.fc = nn.Linear(stages[2], num_classes)
         self.roles = {
             "stem": "relu",
@@ -72,33 +76,22 @@ class ResNet(nn.Module):
             "last": "<avgpool",
             "pooled": "avgpool",
         }
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        draw_convolutions(self)
 
     def segments(self) -> Sequence[Segment]:
         """Return the network as (role that the segment starts from, what it runs)."""
         return [
             ("images", self._stem),
-            ("stem", self.layer1),
-            ("stage1", self.layer2),
-            ("stage2", self.layer3),
-            ("stage3", _unchanged),
+            *stage_segments((self.layer1, self.layer2, self.layer3)),
+            ("stage3", unchanged),
             ("last", self.avgpool),
             ("pooled", self.fc),
         ]
 
-    def activations(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """Return preN -> the ReLU that ends stage N."""
-        last_blocks = [cast("BasicBlock", stage[-1]) for stage in (self.layer1, self.layer2, self.layer3)]
-        return {f"pre{n}": block.relu2 for n, block in enumerate(last_blocks, start=1)}
-
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, [B, num_classes]."""
-        x = images
-        for _, run in self.segments():
-            x = run(x)
-        return x
+        logits: Tensor = self.fc(self.avgpool(self.layer3(self.layer2(self.layer1(self._stem(images))))))
+        return logits
 
     def _stem(self, images: Tensor) -> Tensor:
         x: Tensor = self.relu(self.bn1(self.conv1(images)))
@@ -108,10 +101,6 @@ class ResNet(nn.Module):
 def _stage(in_channels: int, channels: int, stride: int, blocks: int) -> nn.Sequential:
     first = BasicBlock(in_channels, channels, stride)
     return nn.Sequential(first, *(BasicBlock(channels, channels, 1) for _ in range(blocks - 1)))
-
-
-def _unchanged(x: Tensor) -> Tensor:
-    return x
 
 
 _PLAIN = (16, 16, 32, 64)
