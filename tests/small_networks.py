@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,9 +57,6 @@ class Small(nn.Module):
             ("pooled", self._classify),
         ]
 
-    def activations(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        return {}
-
     def forward(self, images: Tensor) -> Tensor:
         return self._classify(self.pool(self.end(self.stage2(self.stage1(self.stem(images))))))
 
@@ -89,9 +86,6 @@ class Toy(nn.Module):
         borders = ["images", *self.roles]
         stages = [(borders[i], lambda x, i=i: self._stage(i, x)) for i in range(len(self.convs))]
         return [*stages, (borders[-1], torch.relu), ("last", lambda x: x.mean(dim=(2, 3))), ("pooled", self.fc)]
-
-    def activations(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        return {}
 
     def forward(self, images: Tensor) -> Tensor:
         for _, run in self.segments():

@@ -78,9 +78,6 @@ class FromMap(nn.Module):
     def segments(self):
         return [("images", self.stage1), ("stage1", nn.Identity()), ("last", self.pool), ("pooled", self.fc)]
 
-    def activations(self):
-        return {}
-
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.pool(self.stage1(x)))
 

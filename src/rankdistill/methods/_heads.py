@@ -56,10 +56,6 @@ class Composite(nn.Module):
         """Return the network as (role that the segment starts from, what it runs)."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it is made of")
 
-    def activations(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """Return preN -> the activation that makes stageN of it."""
-        return cast("Staged", self.network).activations()
-
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, [B, K]."""
         x = images
