@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .methods.dist import DIST, dist_loss, dist_terms
     from .methods.dkd import DKD, dkd_loss, dkd_terms
     from .methods.kd import KD, KDLoss, kd_loss
+    from .methods.lskd import Standardized, standardize_logits
     from .methods.nkd import NKD, nkd_loss, nkd_terms
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
     from .methods.rkkd import RKKD, rkkd_loss
@@ -33,6 +34,7 @@ _HOMES = {
     "methods.dist": ("DIST", "dist_loss", "dist_terms"),
     "methods.dkd": ("DKD", "dkd_loss", "dkd_terms"),
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
+    "methods.lskd": ("Standardized", "standardize_logits"),
     "methods.nkd": ("NKD", "nkd_loss", "nkd_terms"),
     "methods.ra": ("RA", "RankAlignmentLoss", "rank_alignment_loss"),
     "methods.rkkd": ("RKKD", "rkkd_loss"),
@@ -67,6 +69,7 @@ __all__ = [
     "Pair",
     "RankAlignmentLoss",
     "Staged",
+    "Standardized",
     "Sum",
     "__version__",
     "batch_statistics",
@@ -88,6 +91,7 @@ __all__ = [
     "select_roles",
     "soft_rank",
     "soft_sort",
+    "standardize_logits",
     "ttm_loss",
     "wttm_loss",
 ]
