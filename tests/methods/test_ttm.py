@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -45,10 +47,11 @@ def test_at_exponent_1_both_are_kl() -> None:
 
 
 def test_sample_weight_goes_from_certain_to_uniform() -> None:
-    logits = torch.tensor([[500.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, -500.0, -500.0]])
-    # exp(-50) of a probability flushed to 0 in float32 counts: it is not 0 ** 0.1.
-    expected = torch.tensor([1.0 + 3 * torch.e**-50, 4**0.9, 2**0.9])
-    torch.testing.assert_close(transformed_mass(logits, exponent=0.1), expected)
+    logits = torch.tensor([[110.0, 0.0, 0.0, 0.0], [3.0, 3.0, 3.0, 3.0], [0.0, 0.0, -110.0, -110.0]])
+    # In float32 exp(-110) is 0, but exp(-110) ** 0.1 is not.
+    little = math.exp(-11)
+    expected = torch.tensor([1 + 3 * little, 4**0.9, 2**0.9 * (1 + little)])
+    torch.testing.assert_close(transformed_mass(logits, exponent=0.1), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -66,9 +66,14 @@ class _ScaledGradient(torch.autograd.Function):
     """The input; its gradient is multiplied by a number."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
+    def forward(value: Tensor, scale: float) -> Tensor:
+        del scale
         return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        del output
+        ctx.scale = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
