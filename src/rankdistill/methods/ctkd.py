@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, full_precision, paired_logits
+from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision, paired_logits
 
 
 def ctkd_loss(
@@ -138,7 +138,7 @@ class CTKD(Method):
                 logits = torch.cat([student.detach(), teacher.detach()], dim=1)
                 raw = self.raw(logits.to(next(self.raw.parameters()).dtype)).squeeze(1)
             raw = _ScaledGradient.apply(raw, reversal_strength(epoch, self.reversal_epochs))
-            return self.lowest + self.span * raw.sigmoid()
+            return self.lowest + self.span * at_least_float32(raw).sigmoid()
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
         """Return {"ctkd": mean loss}."""

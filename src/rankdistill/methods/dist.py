@@ -35,9 +35,9 @@ def dist_terms(
         teacher: logits, [B, K]; no gradient flows into them.
         temperature: T > 0; both terms have the factor T^2, and lie from 0 to 2 T^2.
 
-    Zero where rows are equal up to a constant. The intra-class loss depends on the batch, and of a batch of one it is
-    T^2 without a gradient. So are the losses of a constant row or column, except that a student's constant row has a
-    finite gradient of up to 1e8 times the teacher's deviations.
+    Zero where rows are equal up to a constant. The intra-class loss depends on the batch; of a batch of one it is T^2,
+    without a gradient. A constant row or column has correlation 0, up to rounding; where it is the student's, the
+    gradient is finite but as large as 1e8 times the teacher's deviations.
 
     Raises:
         ValueError: the shapes differ, or the temperature is not positive.
