@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     from .methods.cald import CALD, cald_loss, class_temperatures, class_weights
     from .methods.catkd import CATKD, cam_transfer_loss, class_activation_maps
     from .methods.cc import CC, cc_loss
+    from .methods.centred_mse import CentredMSE, centred_mse_loss
     from .methods.crd import CRD, crd_loss
     from .methods.crld import CRLD, CRLDTerms, crld_loss
+    from .methods.ctkd import CTKD, ctkd_loss
+    from .methods.dist import DIST, dist_loss, dist_terms
+    from .methods.dkd import DKD, dkd_loss, dkd_terms
     from .methods.fcfd import FCFD, teacher_space_loss
     from .methods.fitnets import FitNets, fitnets_loss
     from .methods.ickd import ICKD, ickd_loss
     from .methods.kd import KD, KDLoss, kd_loss
     from .methods.kdsvd import KDSVD, kdsvd_loss
+    from .methods.lskd import Standardized, standardize_logits
     from .methods.mlkd import MLKD, MLKDTerms, batch_relation_loss, class_relation_loss, mask_fractions, mlkd_loss
+    from .methods.nkd import NKD, nkd_loss, nkd_terms
     from .methods.norm import NORM, n_to_one_loss
     from .methods.normalized import NormalizedCE, NormalizedKD, normalized_logits
     from .methods.nst import NST, nst_loss
@@ -32,9 +38,11 @@ if TYPE_CHECKING:
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
     from .methods.reviewkd import ReviewKD, hierarchical_context_loss
     from .methods.rkd import RKD, rkd_angle_loss, rkd_distance_loss
+    from .methods.rkkd import RKKD, rkkd_loss
     from .methods.simkd import SimKD, projected_feature_loss
     from .methods.sp import SP, sp_loss
     from .methods.stages import StageMap, StagePair, stage_pairs
+    from .methods.ttm import TTM, WTTM, ttm_loss, wttm_loss
     from .methods.vid import VID, vid_loss
     from .models import MODELS
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
@@ -73,6 +81,10 @@ _HOMES = {
         "CC",
         "cc_loss",
     ),
+    "methods.centred_mse": (
+        "CentredMSE",
+        "centred_mse_loss",
+    ),
     "methods.crd": (
         "CRD",
         "crd_loss",
@@ -81,6 +93,20 @@ _HOMES = {
         "CRLD",
         "CRLDTerms",
         "crld_loss",
+    ),
+    "methods.ctkd": (
+        "CTKD",
+        "ctkd_loss",
+    ),
+    "methods.dist": (
+        "DIST",
+        "dist_loss",
+        "dist_terms",
+    ),
+    "methods.dkd": (
+        "DKD",
+        "dkd_loss",
+        "dkd_terms",
     ),
     "methods.fcfd": (
         "FCFD",
@@ -103,6 +129,10 @@ _HOMES = {
         "KDSVD",
         "kdsvd_loss",
     ),
+    "methods.lskd": (
+        "Standardized",
+        "standardize_logits",
+    ),
     "methods.mlkd": (
         "MLKD",
         "MLKDTerms",
@@ -110,6 +140,11 @@ _HOMES = {
         "class_relation_loss",
         "mask_fractions",
         "mlkd_loss",
+    ),
+    "methods.nkd": (
+        "NKD",
+        "nkd_loss",
+        "nkd_terms",
     ),
     "methods.norm": (
         "NORM",
@@ -147,6 +182,10 @@ _HOMES = {
         "rkd_angle_loss",
         "rkd_distance_loss",
     ),
+    "methods.rkkd": (
+        "RKKD",
+        "rkkd_loss",
+    ),
     "methods.simkd": (
         "SimKD",
         "projected_feature_loss",
@@ -159,6 +198,12 @@ _HOMES = {
         "StageMap",
         "StagePair",
         "stage_pairs",
+    ),
+    "methods.ttm": (
+        "TTM",
+        "WTTM",
+        "ttm_loss",
+        "wttm_loss",
     ),
     "methods.vid": (
         "VID",
@@ -199,6 +244,9 @@ __all__ = [
     "CC",
     "CRD",
     "CRLD",
+    "CTKD",
+    "DIST",
+    "DKD",
     "DOT",
     "DOTSGD",
     "FCFD",
@@ -208,18 +256,23 @@ __all__ = [
     "METHODS",
     "MLKD",
     "MODELS",
+    "NKD",
     "NORM",
     "NST",
     "OFD",
     "PKT",
     "RA",
     "RKD",
+    "RKKD",
     "SP",
+    "TTM",
     "UPDATES",
     "VID",
+    "WTTM",
     "Batch",
     "Bilevel",
     "CRLDTerms",
+    "CentredMSE",
     "CrossEntropy",
     "Descend",
     "EachView",
@@ -239,6 +292,7 @@ __all__ = [
     "StageMap",
     "StagePair",
     "Staged",
+    "Standardized",
     "State",
     "Sum",
     "UpdateRule",
@@ -249,12 +303,18 @@ __all__ = [
     "cald_loss",
     "cam_transfer_loss",
     "cc_loss",
+    "centred_mse_loss",
     "class_activation_maps",
     "class_relation_loss",
     "class_temperatures",
     "class_weights",
     "crd_loss",
     "crld_loss",
+    "ctkd_loss",
+    "dist_loss",
+    "dist_terms",
+    "dkd_loss",
+    "dkd_terms",
     "fitnets_loss",
     "hierarchical_context_loss",
     "ickd_loss",
@@ -266,6 +326,8 @@ __all__ = [
     "mlkd_loss",
     "n_to_one_loss",
     "negative_margin",
+    "nkd_loss",
+    "nkd_terms",
     "normalized_logits",
     "nst_loss",
     "pair_of",
@@ -276,14 +338,18 @@ __all__ = [
     "resume",
     "rkd_angle_loss",
     "rkd_distance_loss",
+    "rkkd_loss",
     "roles",
     "select_roles",
     "soft_rank",
     "soft_sort",
     "sp_loss",
     "stage_pairs",
+    "standardize_logits",
     "teacher_space_loss",
+    "ttm_loss",
     "vid_loss",
+    "wttm_loss",
 ]
 
 

@@ -22,6 +22,7 @@ from .data import DATASETS
 from .data.sets import DataSet
 from .launch import environment, launched, resolve_precision
 from .methods import DEPLOYED, METHODS
+from .methods.lskd import Standardized, check_standardizable
 from .models import MODELS
 from .models.checkpoints import load_into
 from .network import Network, pair_of, roles, select_roles
@@ -225,6 +226,8 @@ def build_method(
 
 def _method(config: Any, pair: Pair) -> Method:
     method = METHODS[config.method].for_pair(pair, **_options(config))
+    if config.standardized:
+        method = Standardized(method)
     return EachView(method) if config.each_view else method
 
 
@@ -232,10 +235,12 @@ def check_options(losses: Mapping[str, Any]) -> None:
     """Let the methods that need no pair check their options.
 
     Raises:
-        ValueError: an option is out of its range.
+        ValueError: an option is out of its range, or a method is to be standardised that cannot be.
     """
     for config in losses.values():
         method = METHODS[config.method]
+        if config.standardized:
+            check_standardizable(method)
         if method.for_pair.__func__ is Method.for_pair.__func__:  # type: ignore[attr-defined]
             method(**_options(config))
 

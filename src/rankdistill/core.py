@@ -348,6 +348,12 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless the temperature is positive and finite."""
+    if not 0.0 < temperature < float("inf"):
+        raise ValueError(f"temperature is {temperature}: it must be positive and finite")
+
+
 def paired_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return both logits in at least float32, the teacher's detached.
 

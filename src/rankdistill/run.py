@@ -211,7 +211,7 @@ class Run:
         return f"{self.teacher}-{self.student}" if self.teacher else self.student
 
 
-SHARED_OPTIONS = ("weight", "each_view")
+SHARED_OPTIONS = ("weight", "each_view", "standardized")
 """Options that every loss of a run has, beside those of its method."""
 
 
@@ -219,7 +219,8 @@ SHARED_OPTIONS = ("weight", "each_view")
 def options_of(name: str) -> type[Any]:
     """Return a frozen dataclass of a method's weight and options, made from the method's signature.
 
-    Beside the method's own options there are `weight`, and `each_view`, to apply a one-view method to both views.
+    Beside the method's own options there are `weight`; `each_view`, to apply a one-view method to both views; and
+    `standardized`, to apply it to standardised logits, as LSKD does.
 
     Raises:
         ValueError: there is no such method; the nearest names are given.
@@ -228,6 +229,7 @@ def options_of(name: str) -> type[Any]:
     shared: list[tuple[str, Any, Any]] = [
         ("weight", float, field(default=1.0)),
         ("each_view", bool, field(default=False)),
+        ("standardized", bool, field(default=False)),
     ]
     return _dataclass_of(method, shared, {"method": name}, functools.partial(_reduced, loss, "method"))
 

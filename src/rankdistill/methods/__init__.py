@@ -6,14 +6,19 @@ from .at import AT
 from .cald import CALD
 from .catkd import CATKD
 from .cc import CC
+from .centred_mse import CentredMSE
 from .crd import CRD
 from .crld import CRLD
+from .ctkd import CTKD
+from .dist import DIST
+from .dkd import DKD
 from .fcfd import FCFD
 from .fitnets import FitNets
 from .ickd import ICKD
 from .kd import KD
 from .kdsvd import KDSVD
 from .mlkd import MLKD
+from .nkd import NKD
 from .norm import NORM, Expanded
 from .normalized import NormalizedCE, NormalizedKD
 from .nst import NST
@@ -22,8 +27,10 @@ from .pkt import PKT
 from .ra import RA
 from .reviewkd import ReviewKD
 from .rkd import RKD
+from .rkkd import RKKD
 from .simkd import Reusing, SimKD
 from .sp import SP
+from .ttm import TTM, WTTM
 from .vid import VID
 
 METHODS: dict[str, type[Method]] = {
@@ -32,14 +39,19 @@ METHODS: dict[str, type[Method]] = {
     "cald": CALD,
     "catkd": CATKD,
     "cc": CC,
+    "centred_mse": CentredMSE,
     "crd": CRD,
     "crld": CRLD,
+    "ctkd": CTKD,
+    "dist": DIST,
+    "dkd": DKD,
     "fcfd": FCFD,
     "fitnets": FitNets,
     "ickd": ICKD,
     "kd": KD,
     "kdsvd": KDSVD,
     "mlkd": MLKD,
+    "nkd": NKD,
     "norm": NORM,
     "normalized_ce": NormalizedCE,
     "normalized_kd": NormalizedKD,
@@ -49,9 +61,12 @@ METHODS: dict[str, type[Method]] = {
     "ra": RA,
     "reviewkd": ReviewKD,
     "rkd": RKD,
+    "rkkd": RKKD,
     "simkd": SimKD,
     "sp": SP,
+    "ttm": TTM,
     "vid": VID,
+    "wttm": WTTM,
 }
 """Name -> class. Its keyword-only arguments are the method's options."""
 
@@ -68,21 +83,29 @@ __all__ = [
     "CC",
     "CRD",
     "CRLD",
+    "CTKD",
     "DEPLOYED",
+    "DIST",
+    "DKD",
     "FCFD",
     "ICKD",
     "KD",
     "KDSVD",
     "METHODS",
     "MLKD",
+    "NKD",
     "NORM",
     "NST",
     "OFD",
     "PKT",
     "RA",
     "RKD",
+    "RKKD",
     "SP",
+    "TTM",
     "VID",
+    "WTTM",
+    "CentredMSE",
     "CrossEntropy",
     "FitNets",
     "NormalizedCE",

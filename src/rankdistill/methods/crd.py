@@ -31,9 +31,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, check_temperature, full_precision
 from ..network import Network
-from .kd import check_temperature
 
 _EPSILON = 1e-7  # e, of the authors' code
 

@@ -34,10 +34,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, check_temperature, full_precision
 from ..network import Network, batch_statistics, resume
 from ._heads import map_shape, require_staged
-from .kd import check_temperature, kd_loss
+from .kd import kd_loss
 
 Shape = tuple[int, int, int]
 

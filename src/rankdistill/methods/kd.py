@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, full_precision, paired_logits
+from ..core import Batch, Losses, Method, Output, check_temperature, full_precision, paired_logits
 
 
 def kd_loss(
@@ -40,12 +40,6 @@ def kd_loss(
         log_teacher = F.log_softmax(teacher / temperature, dim=1)
         divergence = F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
         return temperature**2 * divergence
-
-
-def check_temperature(temperature: float) -> None:
-    """Raise ValueError unless the temperature is positive and finite."""
-    if not 0.0 < temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature}: it must be positive and finite")
 
 
 class KDLoss(nn.Module):

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, at_least_float32, full_precision
-from .kd import check_temperature, kd_loss
+from ..core import Batch, Losses, Method, Output, at_least_float32, check_temperature, full_precision
+from .kd import kd_loss
 
 
 def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 2.5) -> Float[Tensor, "batch classes"]:

@@ -1,0 +1,88 @@
+"""Logit Standardization in Knowledge Distillation (Sun, Ren, Li, Wang and Cao, CVPR 2024). arXiv:2403.01427.
+
+    Z(x) = (x - mean x) / (std x + 1e-7),    of the row of a sample
+
+is applied to both logits before the temperature of another loss: KD of Z(s) and Z(t) at T = 2 is what tables call LSKD.
+Recipes give KD weight 9 beside 0.1 of cross-entropy; DKD keeps its weights times 9 or more.
+
+Differs from the authors' code: a row whose entries are all equal passes no gradient, where theirs is multiplied by 1e7.
+As in theirs, and not as in the paper, the standard deviation is the unbiased one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..core import Batch, Losses, Method, Output, at_least_float32, full_precision
+from .ctkd import CTKD
+from .dkd import DKD
+from .kd import KD
+
+_EPSILON = 1e-7  # the authors'; added to the standard deviation
+_READ_LOGITS_ONCE = (KD, DKD, CTKD)
+
+
+def standardize_logits(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+    """Return each row less its mean, over its standard deviation (of C - 1 degrees of freedom) plus 1e-7.
+
+    Args:
+        logits: [B, C] with C at least 2. Half precision is computed in, and returned as, float32.
+
+    A row of equal entries becomes zeros and passes no gradient. A gradient through any other row is divided by its
+    standard deviation, and so is large where that is small.
+
+    Raises:
+        ValueError: there is one class, whose deviation is not defined.
+    """
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"the logits have shape {tuple(logits.shape)}: to standardise them, [batch, classes] with at least 2 "
+            "classes are needed"
+        )
+    with full_precision(logits):
+        logits = at_least_float32(logits)
+        is_constant = (logits == logits[:, :1]).all(1, keepdim=True)
+        deviation, mean = torch.std_mean(logits, 1, keepdim=True)
+        return ((logits - mean) / (deviation + _EPSILON)).masked_fill(is_constant, 0.0)
+
+
+class Standardized(Method):
+    """A method on standardised logits of student and teacher. No state beside the method's.
+
+    Args:
+        method: KD, DKD or CTKD. For two views: `EachView(Standardized(method))`.
+
+    Raises:
+        ValueError: it is another method, which does not read logits just once.
+    """
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        check_standardizable(type(method))
+        self.method = method
+        self.observes = method.observes
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        """Return the method's losses, under its names."""
+        return self.method.losses(batch, _standardized(student), _standardized(teacher))
+
+    def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
+        """As the method does, on standardised logits."""
+        return self.method.observe(batch, _standardized(student), _standardized(teacher))
+
+
+def check_standardizable(method: type[Method]) -> None:
+    """Raise ValueError unless methods of this class can be `Standardized`."""
+    if method not in _READ_LOGITS_ONCE:
+        raise ValueError(
+            f"{method.__name__} cannot be standardised: only methods that read logits once can, which are "
+            f"{', '.join(known.__name__ for known in _READ_LOGITS_ONCE)}; leave it as it is"
+        )
+
+
+def _standardized(output: Output) -> Output:
+    return dataclasses.replace(output, logits=standardize_logits(output.logits))

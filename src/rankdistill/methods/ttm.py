@@ -1,0 +1,107 @@
+"""Knowledge Distillation Based on Transformed Teacher Matching (Zheng and Yang, ICLR 2024). arXiv:2402.11148.
+
+With p = softmax(s), which is not tempered, t' = softmax(t), and the exponent g = 1 / T:
+
+    U = sum_i t'_i^g,    q = t'^g / U = softmax(g t)
+    TTM(s, t) = KL(q || p),    WTTM(s, t) = U KL(q || p)
+
+U is a sample weight from 1 (a certain teacher) to K^(1 - g) (a uniform one); it is not normalised over the batch.
+There is no factor T^2. Recipes add cross-entropy of weight 1.
+Differs from the authors' code: U and q are found from logarithms, so small probabilities do not vanish in float32.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ..core import Batch, Losses, Method, Output, full_precision, paired_logits
+
+
+def ttm_loss(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    *,
+    exponent: float = 0.1,
+) -> Float[Tensor, " batch"]:
+    """Return the KL divergence of the student from the power-transformed teacher, per sample, in nats.
+
+    Args:
+        student: logits, [B, K]. Half precision is computed in float32.
+        teacher: logits, [B, K]; no gradient flows into them.
+        exponent: positive; 1 is KL without a transformation.
+
+    Zero where the student's row is `exponent` times the teacher's, up to a constant.
+
+    Raises:
+        ValueError: the shapes differ, or the exponent is not positive.
+    """
+    check_exponent(exponent)
+    student, teacher = paired_logits(student, teacher)
+    with full_precision(student):
+        log_student = F.log_softmax(student, dim=1)
+        log_teacher = F.log_softmax(exponent * teacher, dim=1)
+        return F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def wttm_loss(
+    student: Float[Tensor, "batch classes"],
+    teacher: Float[Tensor, "batch classes"],
+    *,
+    exponent: float = 0.1,
+) -> Float[Tensor, " batch"]:
+    """Return U times `ttm_loss`, per sample, in nats; arguments and errors as there."""
+    divergence = ttm_loss(student, teacher, exponent=exponent)
+    return transformed_mass(teacher.detach().to(divergence.dtype), exponent=exponent) * divergence
+
+
+def transformed_mass(logits: Float[Tensor, "batch classes"], *, exponent: float) -> Float[Tensor, " batch"]:
+    """Return U, the sum over classes of the probabilities to the power `exponent`, per sample: 1 to K^(1 - exponent).
+
+    Args:
+        logits: [B, K], in float32 or float64.
+        exponent: positive; above 1 the range is from K^(1 - exponent) to 1.
+    """
+    with full_precision(logits):
+        return ((exponent * logits).logsumexp(1) - exponent * logits.logsumexp(1)).exp()
+
+
+def check_exponent(exponent: float) -> None:
+    """Raise ValueError unless the exponent is positive and finite."""
+    if not 0.0 < exponent < float("inf"):
+        raise ValueError(f"exponent is {exponent}: it must be positive and finite")
+
+
+class TTM(Method):
+    """Transformed teacher matching, mean over the batch, in nats. No state.
+
+    Args:
+        exponent: positive, 1 / T; from 0.1 to 0.4 on CIFAR-100 (Table 8).
+    """
+
+    def __init__(self, *, exponent: float = 0.1) -> None:
+        super().__init__()
+        check_exponent(exponent)
+        self.exponent = exponent
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        """Return {"ttm": mean loss}."""
+        return {"ttm": ttm_loss(student.logits, teacher.logits, exponent=self.exponent).mean()}
+
+
+class WTTM(Method):
+    """Weighted transformed teacher matching, mean over the batch, in nats. No state.
+
+    Args:
+        exponent: positive, 1 / T; from 0.1 to 0.4 on CIFAR-100 (Table 9).
+    """
+
+    def __init__(self, *, exponent: float = 0.1) -> None:
+        super().__init__()
+        check_exponent(exponent)
+        self.exponent = exponent
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        """Return {"wttm": mean loss}."""
+        return {"wttm": wttm_loss(student.logits, teacher.logits, exponent=self.exponent).mean()}
