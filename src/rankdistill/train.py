@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .core import Batch, Losses, Method
-from .data.loader import Loader
+from .data.schedule import Batches
 from .network import Network
 from .storage import digest_path, load_state, save_state, save_weights, write_atomically, write_json
 
@@ -113,7 +113,7 @@ class Plan:
     """
 
     state: State
-    loader: Loader
+    loader: Batches
     test: Callable[[], Iterable[Batch]]
     epochs: int
     learning_rate: Callable[[int], float]
@@ -284,7 +284,7 @@ def _observed(plan: Plan, teacher: Network, epoch: int) -> dict[str, float]:
         return state.method.observe(batch, state.student.run(batch), teacher.run(batch))
 
 
-def _first_images(loader: Loader, num: int = 1024) -> Iterator[Batch]:
+def _first_images(loader: Batches, num: int = 1024) -> Iterator[Batch]:
     """The first batches of the first epoch, up to the batch that reaches `num` images."""
     for batch in loader.epoch(1):
         yield batch
