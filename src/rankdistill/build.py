@@ -52,9 +52,14 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     if run.teacher is not None:
         teacher = MODELS[run.teacher](data.num_classes)
         load_into(teacher, teacher_weights, name=run.teacher, source=str(run.teacher_weights))
-    example = torch.zeros(2, *data.image_shape)
+    example = torch.zeros(2, *_view_shape(data, run.data))
     method = build_method(run.losses, student, teacher, example, num_samples=len(train)).to(device)
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    if run.data.strong != "mlkd" and method.views == 1:
+        raise ValueError(
+            f"data.strong is {run.data.strong!r}, but no loss of this run reads a second view: leave it out"
+        )
 
     optim = run.optim
     optimizer = torch.optim.SGD(
@@ -84,9 +89,13 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
             std=data.std,
             padding=run.data.padding,
             flip=run.data.flip,
+            rotation=run.data.rotation,
+            random_resized_crop=run.data.random_resized_crop,
+            views=method.views,
+            strong=run.data.strong,
             device=device,
         ),
-        test=lambda: _evaluated(test, data, device),
+        test=lambda: _evaluated(test, data, device, run.data.random_resized_crop),
         epochs=optim.epochs,
         learning_rate=optim.rate,
         folder=run.runs / run.recipe / run.pair / name,
@@ -170,7 +179,7 @@ def evaluate_weights(
     module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
     data = dataclasses.replace(data, mean=mean, std=std)
-    accuracy = evaluate(module, _evaluated(data.test, data, fabric.device), fabric.autocast)
+    accuracy = evaluate(module, _evaluated(data.test, data, fabric.device, config.random_resized_crop), fabric.autocast)
     return {"model": model, "data": data_name, "images": len(data.test), **accuracy}
 
 
@@ -215,8 +224,24 @@ def _options(config: Any) -> dict[str, Any]:
     return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in SHARED_OPTIONS}
 
 
-def _evaluated(split: Split, data: DataSet, device: torch.device) -> Iterator[Batch]:
-    return evaluation_batches(split, batch_size=500, mean=data.mean, std=data.std, device=device)
+def _evaluated(split: Split, data: DataSet, device: torch.device, centre_crop: int | None) -> Iterator[Batch]:
+    return evaluation_batches(
+        split, batch_size=500, mean=data.mean, std=data.std, centre_crop=centre_crop, device=device
+    )
+
+
+def _view_shape(data: DataSet, config: Data) -> tuple[int, int, int]:
+    """The channels, height and width of what the networks see."""
+    channels, height, width = data.image_shape
+    size = config.random_resized_crop
+    if size is None:
+        return data.image_shape
+    if size > min(height, width):
+        raise ValueError(
+            f"data.random_resized_crop is {size}, more than the {height} x {width} pixels that {data.name} has for "
+            "evaluation: give a smaller one, or a larger data.image_size"
+        )
+    return channels, size, size
 
 
 def _splits(data: DataSet, config: Data) -> tuple[Split, Split]:
@@ -246,6 +271,8 @@ def _header(run: Run, data: DataSet) -> dict[str, Any]:
             "name": run.data.name,
             "image_size": run.data.image_size,
             "num_classes": run.data.num_classes,
+            "random_resized_crop": run.data.random_resized_crop,
+            "padding": run.data.padding,
         },
         "mean": data.mean,
         "std": data.std,

@@ -151,12 +151,12 @@ def test_views_crop_for_themselves() -> None:
     images = images_of(300, 8, 8)
     views = Views(0, Geometry(padding=2, flip=True), 8, 8, "weak")
     drawn = views.draw(1, torch.arange(300))
-    first, second = views.make(images, drawn)
-    assert second is not None
-    assert drawn.second is not None
-    alike = (first == second).flatten(1).all(dim=1).double().mean()
+    weak, strong = views.make(images, drawn)
+    assert strong is not None
+    assert drawn.strong is not None
+    alike = (weak == strong).flatten(1).all(dim=1).double().mean()
     assert alike < 0.4  # a quarter of the images has one colour
-    sides = integers(drawn.first[:, 2], 2) == integers(drawn.second[:, 2], 2)
+    sides = integers(drawn.weak[:, 2], 2) == integers(drawn.strong[:, 2], 2)
     assert 110 < sides.sum() < 190
 
 

@@ -16,7 +16,7 @@ from .random import Stream
 from .schedule import HeldOutSchedule, Schedule
 from .sets import Split
 from .source import Normalize, Source
-from .views import Drawn, Second, Views
+from .views import Drawn, Strong, Views
 
 _DRAWN_AT_ONCE = 8192  # samples; draws of a single batch take longer than its augmentation
 
@@ -40,7 +40,7 @@ class Loader:
         rotation: largest angle of a random rotation before the crop, in degrees; see `Geometry`.
         random_resized_crop: side in pixels that a random part of each image is resized to; None for no such crop.
         views: 2 for batches with `strong`.
-        second: what `strong` is: MLKD's strong view, or another weak one.
+        strong: what `strong` is: MLKD's strong view, or another weak one.
         held_out: samples for `Batch.held_out`, of which each step gets a batch, in the weak view; its indices are
             positions in this split.
         held_out_batch_size: of all processes together; None for `batch_size`, or all samples if they are fewer.
@@ -68,7 +68,7 @@ class Loader:
         rotation: float = 0.0,
         random_resized_crop: int | None = None,
         views: int = 1,
-        second: Second = "mlkd",
+        strong: Strong = "mlkd",
         held_out: Split | None = None,
         held_out_batch_size: int | None = None,
         rank: int = 0,
@@ -85,7 +85,7 @@ class Loader:
         self.schedule = Schedule(len(split), batch_size, seed, rank, world_size)
         geometry = Geometry(padding, flip, rotation, random_resized_crop)
         channels, height, width = split.images.shape[1:]
-        kind = second if views == 2 else None
+        kind = strong if views == 2 else None
         self._views = Views(seed, geometry, height, width, kind)
         self._held_out_views = Views(seed, geometry, height, width, stream=Stream.HELD_OUT_VIEW)
         self._device = torch.device(device)
@@ -140,10 +140,10 @@ class Loader:
 
     def _batch(self, epoch: int, step: int, indices: Int64[Tensor, " batch"], drawn: Drawn) -> Batch:
         images, labels, there = self._source.take(indices)
-        first, second = (view if view is None else self._finished(view) for view in self._views.make(images, drawn))
-        assert first is not None
+        weak, strong = self._views.make(images, drawn)
+        weak, strong = self._finished(weak), None if strong is None else self._finished(strong)
         labels, there = sent(labels, self._device), sent(there, self._device)
-        return Batch(first, labels, there, second, self._held_out_batch(epoch, step), epoch=epoch, step=step)
+        return Batch(weak, labels, there, strong, self._held_out_batch(epoch, step), epoch=epoch, step=step)
 
     def _held_out_batch(self, epoch: int, step: int) -> Batch | None:
         if self._held_out is None:
