@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from rankdistill import distributed
 from rankdistill.core import Batch, CrossEntropy, Sum
@@ -43,6 +44,9 @@ def main(kind: str, folder: Path) -> None:
     torch.set_num_threads(1)
     dtype = torch.float64 if kind.endswith("64") else torch.float32
     state = a_state(dtype, sync=kind.startswith("sync"))
+    counter = nn.BatchNorm1d(2)
+    counter.num_batches_tracked += distributed.rank() + 5
+    distributed.broadcast_state(counter)
     state.student.module.train()
     for step in range(STEPS):
         descend(state, mine(a_batch(step, dtype)))
@@ -60,6 +64,7 @@ def main(kind: str, folder: Path) -> None:
         "accuracy": accuracy,
         "gathered": gathered,
         "flag": flag,
+        "shared_state": int(counter.num_batches_tracked),
     }
     torch.save(result, folder / f"{kind}-{distributed.world_size()}-{distributed.rank()}.pt")
 

@@ -70,6 +70,7 @@ def test_processes_agree(two: dict[str, list[dict[str, Any]]], kind: str) -> Non
         assert all(torch.equal(a, b) for a, b in zip(first[name], second[name], strict=True))
     assert first["accuracy"] == second["accuracy"]
     assert first["flag"] == second["flag"] == 75
+    assert first["shared_state"] == second["shared_state"] == 5
     expected = torch.tensor([[0], [1], [2], [10], [11], [12], [13]])
     assert torch.equal(first["gathered"], expected)
     assert torch.equal(second["gathered"], expected)

@@ -130,6 +130,36 @@ def test_held_out_images_are_evaluated_and_not_trained_on(tmp_path: Path) -> Non
     assert torch.cdist(held_out, trained).min() > 0
 
 
+def test_a_loss_of_two_views_gets_them(tmp_path: Path) -> None:
+    run = small_run(tmp_path, losses={"task": loss("ce", each_view=True)})
+    batch = next(build(run).loader.epoch(1))
+    assert batch.strong is not None
+    assert next(build(small_run(tmp_path)).loader.epoch(1)).strong is None
+    weak = dataclasses.replace(run, data=dataclasses.replace(run.data, strong="weak"))
+    other = next(build(weak).loader.epoch(1))
+    assert other.strong is not None
+    assert torch.equal(other.images, batch.images)
+    assert not torch.equal(other.strong, batch.strong)
+    with pytest.raises(ValueError, match=r"data\.strong is 'weak', but no loss"):
+        build(small_run(tmp_path, data=weak.data))
+
+
+def test_a_resized_crop_is_evaluated_on_the_middle(tmp_path: Path) -> None:
+    data = Data(name="digits", image_size=12, num_classes=3, padding=0, rotation=10.0, random_resized_crop=8)
+    plan = build(small_run(tmp_path, data=data))
+    assert next(plan.loader.epoch(1)).images.shape[2:] == next(iter(plan.test())).images.shape[2:] == (8, 8)
+    assert Data(**plan.header["data"]).random_resized_crop == 8
+    larger = dataclasses.replace(data, random_resized_crop=16)
+    with pytest.raises(ValueError, match="random_resized_crop is 16, more than the 12 x 12 pixels"):
+        build(small_run(tmp_path, data=larger))
+
+
+@pytest.mark.parametrize("options", [{"padding": -1}, {"rotation": 100.0}, {"random_resized_crop": 8, "padding": 1}])
+def test_views_out_of_range_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"padding is|rotation is"):
+        Data(**options)  # type: ignore[arg-type]
+
+
 def test_precision() -> None:
     assert resolve_precision("32-true") == "32-true"
     assert resolve_precision("bf16-mixed", "cpu") == "bf16-mixed"

@@ -19,6 +19,7 @@ from ._version import __version__
 from .clock import Clock
 from .core import EachView, Method, Pair, Sum
 from .data import DATASETS
+from .data.schedule import Batches
 from .data.sets import DataSet
 from .launch import environment, launched, resolve_precision
 from .methods import DEPLOYED, METHODS
@@ -29,8 +30,8 @@ from .network import Network, pair_of, roles, select_roles
 from .run import SHARED_OPTIONS, Data, Run, describe, look_up
 from .state import State
 from .storage import digest_of, load_weights, write_json
-from .streams import load_data, split, split_for, test_batches, training_batches
-from .teacher_cache import CachedTeacher, CacheOptions, Stream, check_cacheable, digest_of_stream, estimated_gigabytes
+from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
+from .teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
 from .train import Plan, Watcher, evaluate
 from .updates import UPDATES, UpdateRule
 
@@ -57,7 +58,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     if run.teacher is not None:
         teacher = MODELS[run.teacher](data.num_classes)
         load_into(teacher, teacher_weights, name=run.teacher, source=str(run.teacher_weights))
-    example = torch.zeros(2, *data.image_shape)
+    example = torch.zeros(2, *view_shape(data, run.data))
     method = build_method(run.losses, student, teacher, example, num_samples=len(train), labels=train.labels)
     method = method.to(device)
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -65,7 +66,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     digest = digest_of(teacher_weights) if teacher_weights else ""
     config = describe(run) | {"teacher_digest": digest, "precision": fabric._precision.precision}
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
-    loader = training_batches(run, train, held_out, rule, data, device)
+    loader = training_batches(run, train, held_out, rule, data, views=method.views, device=device)
     if run.teacher_cache is not None:
         state.teacher = _cached(run, state, loader, digest, len(train), data.num_classes, watchers)
     if state.teacher is not None:
@@ -74,7 +75,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     plan = Plan(
         state=state,
         loader=loader,
-        test=lambda: test_batches(test, data, device),
+        test=lambda: test_batches(test, data, run.data, device),
         epochs=run.optim.epochs,
         learning_rate=run.optim.rate,
         folder=run.runs / run.recipe / run.pair / name,
@@ -136,7 +137,7 @@ def _state(
 def _cached(
     run: Run,
     state: State,
-    stream: Stream,
+    stream: Batches,
     digest: str,
     num_samples: int,
     num_classes: int,
@@ -283,7 +284,7 @@ def evaluate_weights(
     module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
     data = dataclasses.replace(data, mean=mean, std=std)
-    accuracy = evaluate(module, test_batches(data.test, data, fabric.device), fabric.autocast)
+    accuracy = evaluate(module, test_batches(data.test, data, config, fabric.device), fabric.autocast)
     return {"model": model, "data": data_name, "images": len(data.test), **accuracy}
 
 
@@ -333,6 +334,8 @@ def _header(run: Run, data: DataSet) -> dict[str, Any]:
             "name": run.data.name,
             "image_size": run.data.image_size,
             "num_classes": run.data.num_classes,
+            "random_resized_crop": run.data.random_resized_crop,
+            "padding": run.data.padding,
         },
         "mean": data.mean,
         "std": data.std,

@@ -94,6 +94,14 @@ def broadcast_buffers(*modules: nn.Module) -> None:
                 dist.broadcast(buffer, src=0)
 
 
+def broadcast_state(module: nn.Module) -> None:
+    """Give all processes the state of process 0, what is no tensor included."""
+    if world_size() > 1:
+        states = [module.state_dict()]
+        dist.broadcast_object_list(states, src=0)
+        module.load_state_dict(states[0])
+
+
 def barrier() -> None:
     """Wait for the others."""
     if world_size() > 1:

@@ -14,6 +14,8 @@ from typing import Any, Literal, get_type_hints
 
 import tyro
 
+from .data.augment import Geometry
+from .data.views import Strong
 from .methods import METHODS
 from .updates import UPDATES
 
@@ -33,6 +35,11 @@ class Data:
         subset_seed: which images `num_labels` and `held_out` choose.
         padding: pixels of zeros around an image before it is cropped at random; 0 for no crop.
         flip: mirror each image with probability one half.
+        rotation: turn each image by up to so many degrees either way, before it is cropped; 0 for no turn.
+        random_resized_crop: resize a random part of each image to so many pixels of a side, in place of `padding`'s
+            crop, and evaluate on the middle of each image; None for no such crop.
+        strong: the second view, for losses that read one: "mlkd" (two random operations and a cut-out after its own
+            crop and flip) or "weak" (another crop and flip).
         mixup: mix each batch with itself in another order, by a share from Beta(mixup, mixup); 0 for not.
         cutmix: paste a box of one image into another, of an area from Beta(cutmix, cutmix); 0 for not.
     """
@@ -47,10 +54,14 @@ class Data:
     subset_seed: int = 0
     padding: int = 4
     flip: bool = True
+    rotation: float = 0.0
+    random_resized_crop: int | None = None
+    strong: Strong = "mlkd"
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
+        Geometry(self.padding, self.flip, self.rotation, self.random_resized_crop)  # checks them
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             _require(0.0 <= value < math.inf, f"data.{name}", value, "at least 0")

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import cast
 
 import torch
 
 from . import distributed
 from .core import Batch
 from .data import DATASETS
-from .data.held_out import WithHeldOut
 from .data.loader import Loader, evaluation_batches
 from .data.mixing import MixedLoader
+from .data.schedule import Batches
 from .data.sets import DataSet, Split
 from .data.splits import few_labels, hold_out
 from .run import Data, Run
@@ -42,37 +41,77 @@ def split_for(rule: UpdateRule, train: Split, num_classes: int, seed: int) -> tu
     return hold_out(train, rule.held_out_per_class * num_classes, seed=seed)
 
 
+def view_shape(data: DataSet, config: Data) -> tuple[int, int, int]:
+    """Return the channels, height and width of what the networks see.
+
+    Raises:
+        ValueError: images are to be resized to more pixels than there are for evaluation.
+    """
+    channels, height, width = data.image_shape
+    size = config.random_resized_crop
+    if size is None:
+        return data.image_shape
+    if size > min(height, width):
+        raise ValueError(
+            f"data.random_resized_crop is {size}, more than the {height} x {width} pixels that {data.name} has for "
+            "evaluation: give a smaller one, or a larger data.image_size"
+        )
+    return channels, size, size
+
+
 def training_batches(
-    run: Run, train: Split, held_out: Split | None, rule: UpdateRule, data: DataSet, device: torch.device
-) -> Loader:
-    """Return the run's training batches; with `held_out`, every so many carry a batch of those."""
+    run: Run,
+    train: Split,
+    held_out: Split | None,
+    rule: UpdateRule,
+    data: DataSet,
+    *,
+    views: int,
+    device: torch.device,
+) -> Batches:
+    """Return this process's part of the run's training batches; with `held_out`, some carry a batch of those.
 
-    def batches(split: Split, batch_size: int, seed: int) -> Loader:
-        return Loader(
-            split,
-            batch_size=batch_size,
-            seed=seed,
-            mean=data.mean,
-            std=data.std,
-            padding=run.data.padding,
-            flip=run.data.flip,
-            device=device,
+    Raises:
+        ValueError: a second view is described that no loss reads.
+    """
+    if run.data.strong != "mlkd" and views == 1:
+        raise ValueError(
+            f"data.strong is {run.data.strong!r}, but no loss of this run reads a second view: leave it out"
         )
+    loader = Loader(
+        train,
+        batch_size=run.optim.batch_size,
+        seed=run.stream_seed,
+        mean=data.mean,
+        std=data.std,
+        padding=run.data.padding,
+        flip=run.data.flip,
+        rotation=run.data.rotation,
+        random_resized_crop=run.data.random_resized_crop,
+        views=views,
+        strong=run.data.strong,
+        held_out=held_out,
+        held_out_every=rule.every,
+        held_out_batch_size=None if held_out is None else min(rule.held_out_batch, len(held_out)),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        device=device,
+    )
+    mixup, cutmix = run.data.mixup, run.data.cutmix
+    if not mixup and not cutmix:
+        return loader
+    return MixedLoader(loader, num_classes=data.num_classes, seed=run.stream_seed, mixup=mixup, cutmix=cutmix)
 
-    loader = batches(train, run.optim.batch_size, run.stream_seed)
-    if run.data.mixup or run.data.cutmix:
-        mixing = {"mixup": run.data.mixup, "cutmix": run.data.cutmix}
-        loader = cast("Loader", MixedLoader(loader, num_classes=data.num_classes, seed=run.stream_seed, **mixing))
-    if held_out is not None:
-        other_draws = run.stream_seed ^ 1 << 63  # a training image of the same position has others
-        loader = cast(
-            "Loader", WithHeldOut(loader, batches(held_out, rule.held_out_batch, other_draws), every=rule.every)
-        )
-    return loader
 
-
-def test_batches(split: Split, data: DataSet, device: torch.device) -> Iterator[Batch]:
+def test_batches(split: Split, data: DataSet, config: Data, device: torch.device) -> Iterator[Batch]:
     """Return batches of this process's part of the samples, so that together each is counted once."""
     if distributed.world_size() > 1:
         split = split.subset(torch.arange(len(split)).tensor_split(distributed.world_size())[distributed.rank()])
-    return evaluation_batches(split, batch_size=500, mean=data.mean, std=data.std, device=device)
+    return evaluation_batches(
+        split,
+        batch_size=500,
+        mean=data.mean,
+        std=data.std,
+        centre_crop=config.random_resized_crop,
+        device=device,
+    )

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,22 +23,11 @@ from torch import Tensor, nn
 
 from . import distributed
 from .core import Batch, EachView, Method, Output, Sum
+from .data.schedule import Batches
 from .network import Network
 from .storage import write_atomically
 
 CacheDtype = Literal["float16", "float32"]
-
-
-class Stream(Protocol):
-    """The training batches, as functions of the epoch."""
-
-    def __len__(self) -> int:
-        """Return how many batches an epoch has."""
-        ...
-
-    def epoch(self, number: int, *, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from batch `first` on."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +66,7 @@ def check_cacheable(method: Method, name: str = "the method") -> None:
         raise ValueError(f"a teacher cache holds logits only, but {name} {why}: leave out --teacher-cache")
 
 
-def digest_of_stream(stream: Stream, facts: Mapping[str, Any]) -> str:
+def digest_of_stream(stream: Batches, facts: Mapping[str, Any]) -> str:
     """Return a digest of the facts and of the pixels and labels of the first batches of three epochs."""
     total = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     for epoch in (1, 2, 5):
@@ -113,7 +102,7 @@ class CachedTeacher:
     """
 
     teacher: Network
-    stream: Stream
+    stream: Batches
     folder: Path
     num_samples: int
     options: CacheOptions

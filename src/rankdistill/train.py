@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from . import distributed
 from .core import Batch
-from .data.loader import Loader
+from .data.schedule import Batches
 from .interrupt import Interrupted, Stop, listening
 from .network import Network
 from .state import Autocast, NonFiniteLoss, OutOfMemory, State, Update, descend
@@ -73,7 +73,7 @@ class Plan:
     """
 
     state: State
-    loader: Loader
+    loader: Batches
     test: Callable[[], Iterable[Batch]]
     epochs: int
     learning_rate: Callable[[int], float]
@@ -154,6 +154,7 @@ def fit(plan: Plan) -> Record:
     if state.step == 0:
         with state.autocast():
             advice = state.method.prepare(_uncached(state.teacher), lambda: _first_images(plan.loader))
+        distributed.broadcast_state(state.method)  # each process has seen other images
         for watcher in plan.watchers:
             for sentence in advice:
                 watcher.note(sentence)
@@ -344,7 +345,7 @@ def _uncached(teacher: Network | CachedTeacher | None) -> Network | None:
     return teacher.teacher if isinstance(teacher, CachedTeacher) else teacher
 
 
-def _first_images(loader: Loader, num: int = 1024) -> Iterator[Batch]:
+def _first_images(loader: Batches, num: int = 1024) -> Iterator[Batch]:
     """The first batches of the first epoch, up to the batch that reaches `num` images."""
     for batch in loader.epoch(1):
         yield batch

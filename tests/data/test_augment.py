@@ -1,8 +1,12 @@
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from rankdistill.data import crop_and_flip, weak_view
-from rankdistill.data.random import Stream, draws
+from rankdistill.data import Geometry, crop_and_flip, rotate, weak_view
+from rankdistill.data.random import Stream, draws, uniform
 
 
 def plain(image: torch.Tensor, top: int, left: int, mirrored: bool, padding: int) -> torch.Tensor:
@@ -59,3 +63,67 @@ def test_what_is_off_stays_off() -> None:
     cropped_only = weak_view(row_marks + 1, words, padding=2, flip=False).int()
     inside = (cropped_only[..., 1:] > 0) & (cropped_only[..., :-1] > 0)
     assert (cropped_only.diff(dim=3)[inside] == 1).all()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_the_kernel_and_the_tensor_operations_crop_alike(channels_last: bool) -> None:
+    images = torch.randint(0, 256, (200, 3, 7, 9), dtype=torch.uint8)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    words = draws(3, 1, torch.arange(200), stream=Stream.WEAK_VIEW, count=3)
+    for padding in (0, 1, 4, 12):
+        by_kernel = weak_view(images, words, padding=padding, flip=True)
+        by_operations = weak_view(images.float(), words, padding=padding, flip=True)
+        assert torch.equal(by_kernel.float(), by_operations)
+
+
+def test_no_images_give_no_views() -> None:
+    images = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
+    words = draws(0, 1, torch.arange(0), stream=Stream.WEAK_VIEW, count=24)
+    assert Geometry(padding=1, flip=True, rotation=5.0).view(images, words).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (17, 40)])
+def test_rotation_equals_pillows(size: tuple[int, int]) -> None:
+    images = torch.randint(0, 256, (60, 3, *size), dtype=torch.uint8)
+    degrees = 40 * torch.rand(60, dtype=torch.float64) - 20
+    degrees[:3] = torch.tensor([0.0, 20.0, -20.0])
+    found = rotate(images, degrees)
+    for image, angle, turned in zip(images, degrees.tolist(), found, strict=True):
+        assert torch.equal(turned, tensor(picture_of(image).rotate(angle)))
+    assert torch.equal(rotate(images.float(), degrees), found.float())
+
+
+def test_the_geometry_turns_then_crops_then_mirrors() -> None:
+    images = torch.randint(0, 256, (50, 3, 16, 16), dtype=torch.uint8)
+    words = draws(0, 2, torch.arange(50), stream=Stream.WEAK_VIEW, count=4)
+    degrees = 20.0 * (2 * uniform(words[:, 3]) - 1)
+    turned = rotate(images, degrees)
+    geometry = Geometry(padding=2, flip=True, rotation=20.0)
+    assert torch.equal(geometry.view(images, words), weak_view(turned, words[:, :3], padding=2, flip=True))
+    assert torch.equal(Geometry(rotation=20.0).view(images, words), turned)
+    assert torch.equal(Geometry().view(images, words), images)
+    assert -20 < degrees.min() < -15
+    assert 15 < degrees.max() < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"padding": -1}, "padding is -1"),
+        ({"rotation": 91.0}, "rotation is 91.0"),
+        ({"random_resized_crop": 0}, "random_resized_crop is 0"),
+        ({"random_resized_crop": 8, "padding": 4}, "padding is 4 beside random_resized_crop"),
+    ],
+)
+def test_a_geometry_out_of_range_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Geometry(**options)
+
+
+def picture_of(image: torch.Tensor) -> Image.Image:
+    return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def tensor(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

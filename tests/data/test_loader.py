@@ -1,13 +1,18 @@
+import dataclasses
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from rankdistill.core import Batch
-from rankdistill.data import Loader, Split, evaluation_batches, weak_view
+from rankdistill.data import Geometry, Loader, Split, evaluation_batches, weak_view
 from rankdistill.data.random import Stream, draws
+from rankdistill.data.views import Views
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
@@ -151,3 +156,160 @@ def test_what_does_not_exist_is_refused() -> None:
         loader_of(split_of(10).subset(torch.arange(0)))
     with pytest.raises(ValueError, match="the split is empty"):
         next(evaluation_batches(split_of(10).subset(torch.arange(0)), batch_size=8, mean=MEAN, std=STD))
+
+
+def both(batches: Iterator[Batch]) -> list[Batch]:
+    found = list(batches)
+    assert all(batch.strong is not None for batch in found)
+    return found
+
+
+def equal(a: Batch | None, b: Batch | None) -> bool:
+    """Whether every tensor and number of two batches is the same."""
+    if a is None or b is None:
+        return a is b
+    for field in dataclasses.fields(Batch):
+        one, other = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(one, Batch) or isinstance(other, Batch):
+            alike = equal(one, other)
+        else:
+            alike = torch.equal(one, other) if isinstance(one, Tensor) else one == other
+        if not alike:
+            return False
+    return True
+
+
+def test_the_strong_view_is_that_of_its_seed_epoch_and_index() -> None:
+    split = split_of(30, 8)
+    batches = both(loader_of(split, views=2).epoch(4))
+    indices = joined(batches, "indices")
+    views = Views(0, Geometry(padding=2, flip=True), 8, 8, "mlkd")
+    weak, strong = views.make(split.images[indices], views.draw(4, indices))
+    assert strong is not None
+    torch.testing.assert_close(joined(batches, "strong").double(), normalized(strong), rtol=0, atol=1e-6)
+    torch.testing.assert_close(joined(batches, "images").double(), normalized(weak), rtol=0, atol=1e-6)
+    assert all(batch.strong.is_contiguous(memory_format=torch.channels_last) for batch in batches)  # type: ignore[union-attr]
+
+
+def test_a_second_view_leaves_the_first_as_it_was() -> None:
+    alone = list(loader_of(split_of(30)).epoch(1))
+    assert all(same(a, b) for a, b in zip(alone, loader_of(split_of(30), views=2).epoch(1), strict=True))
+    assert all(batch.strong is None and batch.held_out is None for batch in alone)
+
+
+def test_the_weak_stream_is_pinned() -> None:
+    batch = next(loader_of(split_of(30), seed=5).epoch(2))
+    assert batch.indices is not None
+    assert batch.indices.tolist() == [1, 6, 12, 15, 4, 26, 5, 14]
+    assert batch.images.double().sum().item() == pytest.approx(-73.49668562412262, abs=1e-6)
+
+
+@pytest.mark.parametrize("first", [0, 1, 3])
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_all_of_a_batch_resumes_at_any_step(first: int, prefetch: int) -> None:
+    changes = {"views": 2, "held_out": split_of(13, 6), "held_out_batch_size": 5, "rotation": 20.0}
+    whole = list(loader_of(split_of(31), **changes).epoch(3))
+    rest = list(loader_of(split_of(31), prefetch=prefetch, **changes).epoch(3, first=first))
+    assert len(rest) == len(whole) - first
+    assert all(equal(a, b) for a, b in zip(whole[first:], rest, strict=True))
+
+
+def test_draws_are_the_same_however_many_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(loader_of(split_of(31), views=2).epoch(1))
+    monkeypatch.setattr("rankdistill.data.loader._DRAWN_AT_ONCE", 16)
+    assert all(equal(a, b) for a, b in zip(whole, loader_of(split_of(31), views=2).epoch(1), strict=True))
+
+
+@pytest.mark.parametrize(("num", "world_size"), [(30, 2), (30, 3), (30, 5), (33, 8), (8, 1)])
+def test_processes_share_each_batch(num: int, world_size: int) -> None:
+    changes = {"views": 2, "held_out": split_of(11), "held_out_batch_size": 9}
+    whole = list(loader_of(split_of(num), **changes).epoch(2))
+    ranks = [
+        list(loader_of(split_of(num), rank=rank, world_size=world_size, **changes).epoch(2))
+        for rank in range(world_size)
+    ]
+    for batch, *parts in zip(whole, *ranks, strict=True):
+        sizes = [len(part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert min(sizes) >= 1
+        assert sizes == sorted(sizes, reverse=True)
+        assert {(part.epoch, part.step) for part in parts} == {(batch.epoch, batch.step)}
+        for name in ("images", "labels", "indices", "strong"):
+            assert torch.equal(joined(parts, name), getattr(batch, name))
+        assert batch.held_out is not None
+        assert torch.equal(joined([part.held_out for part in parts if part.held_out], "images"), batch.held_out.images)
+
+
+def test_held_out_samples_come_in_passes_of_their_own() -> None:
+    held_out = split_of(10)
+    loader = loader_of(split_of(30), held_out=held_out, held_out_batch_size=4)
+    batches = [batch.held_out for epoch in (1, 2) for batch in loader.epoch(epoch)]
+    assert all(batch is not None and len(batch) == 4 and batch.strong is None for batch in batches)
+    indices = torch.cat([batch.indices for batch in batches if batch and batch.indices is not None])
+    for start in range(0, 30, 10):  # 8 batches of 4: three whole passes
+        assert indices[start : start + 10].sort().values.tolist() == list(range(10))
+    assert not torch.equal(indices[:10], indices[10:20])
+    labels = torch.cat([batch.labels for batch in batches if batch and batch.labels is not None])
+    assert torch.equal(labels, held_out.labels[indices])
+    views = Views(0, Geometry(padding=2, flip=True), 6, 6, stream=Stream.HELD_OUT_VIEW)
+    view, _ = views.make(held_out.images[indices[20:30]], views.draw(2, indices[20:30]))
+    images = torch.cat([batch.images for batch in batches if batch])[20:30]
+    torch.testing.assert_close(images.double(), normalized(view), rtol=0, atol=1e-6)
+
+
+def test_held_out_batches_are_as_large_as_the_others_where_there_are_enough() -> None:
+    for num, size in ((10, 8), (5, 5)):
+        batch = next(loader_of(split_of(30), held_out=split_of(num)).epoch(1))
+        assert batch.held_out is not None
+        assert len(batch.held_out) == size
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_of_a_mapped_file_give_the_same_batches(tmp_path: Path, channels_last: bool) -> None:
+    split = split_of(30)
+    layout = split.images.permute(0, 2, 3, 1) if channels_last else split.images
+    layout.contiguous().numpy().tofile(tmp_path / "images")
+    array = np.memmap(tmp_path / "images", np.uint8, mode="c", shape=tuple(layout.shape))
+    images = torch.from_numpy(array)
+    mapped = Split(images.permute(0, 3, 1, 2) if channels_last else images, split.labels)
+    expected = list(loader_of(split, views=2).epoch(1))
+    for share in (0.0, 0.5):
+        loader = loader_of(mapped, views=2, resident_share=share)
+        assert loader.prefetch == (2 if share == 0.0 else 0)
+        assert all(equal(a, b) for a, b in zip(expected, loader.epoch(1), strict=True))
+
+
+def test_a_resized_crop_changes_the_size_of_every_view() -> None:
+    loader = loader_of(split_of(30, 12), padding=0, random_resized_crop=8, views=2, held_out=split_of(20, 12))
+    batch = next(loader.epoch(1))
+    assert batch.strong is not None
+    assert batch.held_out is not None
+    assert batch.images.shape == batch.strong.shape == batch.held_out.images.shape == (8, 3, 8, 8)
+
+
+def test_evaluation_takes_the_centre() -> None:
+    split = split_of(4, 9)
+    batch = next(evaluation_batches(split, batch_size=4, mean=MEAN, std=STD, centre_crop=4))
+    expected = normalized(split.images[:, :, 2:6, 2:6])
+    torch.testing.assert_close(batch.images.double(), expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="centre_crop is 10"):
+        next(evaluation_batches(split, batch_size=4, mean=MEAN, std=STD, centre_crop=10))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"views": 3}, "views is 3"),
+        ({"prefetch": -1}, "prefetch is -1"),
+        ({"resident_share": 1.5}, "resident_share is 1.5"),
+        ({"rank": 2, "world_size": 2}, "rank is 2 of world_size 2"),
+        ({"world_size": 3}, "the smallest batch has 2 of 10 samples for 3 processes"),
+        ({"held_out_batch_size": 4}, "there is no held_out split"),
+        ({"held_out": "split", "held_out_batch_size": 11}, "held_out_batch_size is 11: give 1 .* to 10"),
+    ],
+)
+def test_bad_arguments_of_streams_are_refused(changes: dict[str, Any], message: str) -> None:
+    if "held_out" in changes:
+        changes = changes | {"held_out": split_of(10)}
+    with pytest.raises(ValueError, match=message):
+        loader_of(split_of(10), **changes)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rankdistill.data.random import Stream, draws, integers, permutation
+from rankdistill.data.random import Stream, draws, integers, permutation, uniform
 
 
 def of_one_key(seed: int, epoch: int, index: int, stream: int, count: int) -> list[int]:
@@ -42,6 +42,11 @@ def test_values_are_pinned() -> None:
         ("WEAK_VIEW", 1),
         ("HOLD_OUT", 2),
         ("FEW_LABELS", 3),
+        ("STRONG_VIEW", 4),
+        ("OPERATIONS", 5),
+        ("HELD_OUT_ORDER", 6),
+        ("HELD_OUT_VIEW", 7),
+        ("USER_TRANSFORM", 8),
     ]
 
 
@@ -62,7 +67,7 @@ def test_every_argument_changes_the_draws() -> None:
         for stream in Stream
     ]
     words = torch.cat([variant.flatten() for variant in variants])
-    assert len(words.unique()) == len(words)  # 2,400 of 2^32: a repetition has probability 0.0007
+    assert len(words.unique()) == len(words)  # 5,400 of 2^32: a repetition has probability 0.003
 
 
 def test_draws_are_uniform_and_uncorrelated() -> None:
@@ -90,6 +95,12 @@ def test_integers_at_the_ends() -> None:
     for high in (0, 2**31 + 1):
         with pytest.raises(ValueError, match=f"high is {high}"):
             integers(torch.tensor([0]), high)
+
+
+def test_uniform_is_open_at_both_ends() -> None:
+    ends = uniform(torch.tensor([0, 2**32 - 1]))
+    assert ends.tolist() == [2.0**-33, 1 - 2.0**-33]
+    assert ends.dtype == torch.float64
 
 
 def test_permutation_holds_each_once_and_moves_all_alike() -> None:

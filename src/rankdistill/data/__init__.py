@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from . import digits, fashion_mnist, tiny_imagenet
-from .augment import crop_and_flip, weak_view
+from .augment import Geometry, crop_and_flip, operate, rotate, weak_view
 from .loader import Loader, evaluation_batches
+from .operations import RANGES, Operation, Operations, draw_operations
+from .schedule import Batches
 from .sets import DataError, DataSet, Load, Split
 from .splits import few_labels, hold_out
+from .workers import TransformLoader
 
 DATASETS: dict[str, Load] = {
     "digits": digits.load,
@@ -17,14 +20,23 @@ DATASETS: dict[str, Load] = {
 
 __all__ = [
     "DATASETS",
+    "RANGES",
+    "Batches",
     "DataError",
     "DataSet",
+    "Geometry",
     "Load",
     "Loader",
+    "Operation",
+    "Operations",
     "Split",
+    "TransformLoader",
     "crop_and_flip",
+    "draw_operations",
     "evaluation_batches",
     "few_labels",
     "hold_out",
+    "operate",
+    "rotate",
     "weak_view",
 ]

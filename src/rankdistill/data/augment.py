@@ -1,13 +1,86 @@
-"""Augmentation of whole batches on their own device, each image with its own draw."""
+"""Where a view takes its pixels from: crop and flip, rotation, resized crop; whole batches, each image its own draw.
+
+What is random is drawn on the host as a function of (seed, epoch, index) and sent to the device of the images as small
+integers, so nothing waits for the device. The strong view's further operations are in `operations`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+from dataclasses import dataclass
+from types import ModuleType
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Int64, Shaped
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
-from .random import integers
+from . import portable
+from .operations import Operations, fixed_point, rotation
+from .portable import sent
+from .random import integers, uniform
+from .resample import NUM_TRY_WORDS, draw_boxes, resized
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How the pixels of a view move, in this order: rotation, crop, flip.
+
+    Attributes:
+        padding: pixels of zeros on each side of an image before it is cropped at random; 0 crops nothing.
+        flip: whether half of the images are mirrored.
+        rotation: largest angle, in degrees, at most 90; angles are uniform on both sides of 0. Nearest pixel, black
+            outside, same size: torchvision's RandomRotation, with 20 in mdistiller's recipe for Tiny-ImageNet.
+        random_resized_crop: side in pixels that a random part of the image is resized to; None for no such crop.
+            torchvision's RandomResizedCrop: 8 to 100 % of the area, width over height 3/4 to 4/3. uint8 only.
+
+    Raises:
+        ValueError: a number is out of range, or there are two kinds of crop.
+    """
+
+    padding: int = 0
+    flip: bool = False
+    rotation: float = 0.0
+    random_resized_crop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.padding < 0:
+            raise ValueError(f"padding is {self.padding}: it must be 0 (no crop) or more")
+        if not 0.0 <= self.rotation <= 90.0:
+            raise ValueError(f"rotation is {self.rotation}: give degrees from 0 (none) to 90")
+        if self.random_resized_crop is not None and self.random_resized_crop < 1:
+            raise ValueError(f"random_resized_crop is {self.random_resized_crop}: give the side in pixels, or None")
+        if self.random_resized_crop is not None and self.padding:
+            raise ValueError(f"padding is {self.padding} beside random_resized_crop, another crop: give padding 0")
+
+    @property
+    def num_words(self) -> int:
+        """Return how many words `view` needs: row, column, side, angle, and those of the resized crop."""
+        return 4 if self.random_resized_crop is None else 4 + NUM_TRY_WORDS
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Return height and width of a view of images of this size."""
+        return (height, width) if self.random_resized_crop is None else (self.random_resized_crop,) * 2
+
+    def view(
+        self, images: Shaped[Tensor, "batch channels height width"], words: Int64[Tensor, "batch words"]
+    ) -> Shaped[Tensor, "batch channels new_height new_width"]:
+        """Return a view of each image.
+
+        Args:
+            images: [B, C, H, W], of any dtype, on any device.
+            words: [B, `num_words`], from `random.draws`, on the CPU.
+        """
+        if self.rotation:
+            images = rotate(images, self.rotation * (2 * uniform(words[:, 3]) - 1))
+        if self.random_resized_crop is not None:
+            boxes = draw_boxes(words[:, :2], words[:, 4:], height=images.shape[2], width=images.shape[3])
+            images = resized(images, boxes, self.random_resized_crop)
+        if self.padding or self.flip:
+            images = weak_view(images, sent(words[:, :3], images.device), padding=self.padding, flip=self.flip)
+        return images
 
 
 def weak_view(
@@ -47,12 +120,67 @@ def crop_and_flip(
         mirrored: [B].
         padding: pixels added on each side.
     """
-    batch, channels, height, width = images.shape
-    padded = F.pad(images.permute(0, 2, 3, 1), (0, 0, padding, padding, padding, padding))
-    across = torch.arange(width, device=images.device)
+    rows = images.permute(0, 2, 3, 1)
+    if images.device.type == "cpu" and images.dtype == torch.uint8:
+        corners = torch.stack([top, left], dim=1)
+        out = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        _kernels().crop(rows.contiguous().numpy(), corners.numpy(), mirrored.numpy(), padding, out.numpy())
+        return out.permute(0, 3, 1, 2)
+    return _gathered(rows, top, left, mirrored, padding).permute(0, 3, 1, 2)
+
+
+def rotate(
+    images: Shaped[Tensor, "batch channels height width"], degrees: Float64[Tensor, " batch"]
+) -> Shaped[Tensor, "batch channels height width"]:
+    """Return each image turned counter-clockwise about its centre, as Pillow's `rotate` does by default.
+
+    Nearest pixel, zeros outside, same size; channels-last.
+
+    Args:
+        images: [B, C, H, W], of any dtype, on any device.
+        degrees: [B], on the CPU, each in (-90, 90).
+    """
+    matrices = fixed_point(rotation(degrees, height=images.shape[2], width=images.shape[3]))
+    return portable.move(images.permute(0, 2, 3, 1), sent(matrices, images.device)).permute(0, 3, 1, 2)
+
+
+def operate(
+    images: Shaped[Tensor, "batch channels height width"], operations: Operations
+) -> UInt8[Tensor, "batch 3 height width"]:
+    """Return the images with their operations applied, and their boxes painted, on the same device, channels-last.
+
+    Args:
+        images: [B, 3, H, W] uint8, on a device that has float64.
+        operations: of each image; on the CPU, so that a device need not say what it has.
+
+    Raises:
+        ValueError: the images are not uint8 in three channels.
+    """
+    if images.dtype != torch.uint8 or images.shape[1] != 3:
+        raise ValueError(
+            f"images are {images.dtype} with {images.shape[1]} channels: the operations are defined on uint8 RGB"
+        )
+    if images.device.type != "cpu":
+        return portable.operate(images, operations)
+    result = images.permute(0, 2, 3, 1).clone(memory_format=torch.contiguous_format)
+    rows = result.flatten(1).numpy()
+    parts = (getattr(operations, field.name).numpy() for field in dataclasses.fields(operations))
+    _kernels().operate(rows, images.shape[2], *parts, np.empty(rows.shape[1:], np.uint8))
+    return result.permute(0, 3, 1, 2)
+
+
+def _gathered(rows: Tensor, top: Tensor, left: Tensor, mirrored: Tensor, padding: int) -> Tensor:
+    """What `crop_and_flip` returns, by tensor operations, of images [B, H, W, C]."""
+    batch, height, width, channels = rows.shape
+    padded = F.pad(rows, (0, 0, padding, padding, padding, padding))
+    across = torch.arange(width, device=rows.device)
     across = torch.where(mirrored[:, None], width - 1 - across, across) + left[:, None]  # [B, W]
-    down = torch.arange(height, device=images.device) + top[:, None]  # [B, H]
-    start = torch.arange(batch, device=images.device) * (padded.shape[1] * padded.shape[2])
+    down = torch.arange(height, device=rows.device) + top[:, None]  # [B, H]
+    start = torch.arange(batch, device=rows.device) * (padded.shape[1] * padded.shape[2])
     pixels = (start[:, None] + down * padded.shape[2])[:, :, None] + across[:, None, :]  # [B, H, W]
-    cropped = padded.reshape(-1, channels).index_select(0, pixels.flatten())
-    return cropped.view(batch, height, width, channels).permute(0, 3, 1, 2)
+    return padded.reshape(-1, channels).index_select(0, pixels.flatten()).view(batch, height, width, channels)
+
+
+def _kernels() -> ModuleType:
+    """The module of the kernels, imported at the first use: numba is slow to import."""
+    return importlib.import_module(".kernels", __package__)

@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..core import Batch
-from .loader import Loader
+from .schedule import Batches
 
 
 class MixedLoader:
@@ -32,12 +32,12 @@ class MixedLoader:
         mixup, cutmix: alpha of the Beta distribution of one of the two; the other is 0.
     """
 
-    def __init__(self, loader: Loader, *, num_classes: int, seed: int, mixup: float = 0.0, cutmix: float = 0.0) -> None:
+    def __init__(
+        self, loader: Batches, *, num_classes: int, seed: int, mixup: float = 0.0, cutmix: float = 0.0
+    ) -> None:
         if (mixup > 0.0) == (cutmix > 0.0):
             raise ValueError(f"mixup is {mixup}, cutmix {cutmix}: one of them must be positive")
         self.loader = loader
-        self.num_samples = loader.num_samples
-        self.batch_size = loader.batch_size
         self._seed = seed
         kind, alpha = (v2.MixUp, mixup) if mixup else (v2.CutMix, cutmix)
         self._mix: Any = kind(alpha=alpha, num_classes=num_classes, labels_getter=lambda inputs: inputs[-1])
@@ -45,6 +45,11 @@ class MixedLoader:
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
         return len(self.loader)
+
+    @property
+    def num_samples(self) -> int:
+        """Return the number of samples in an epoch, of all processes together."""
+        return self.loader.num_samples
 
     def epoch(self, number: int, *, first: int = 0) -> Iterator[Batch]:
         """Yield the mixed batches of an epoch, from batch `first` on."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 _MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
@@ -29,6 +29,11 @@ class Stream(IntEnum):
     WEAK_VIEW = 1
     HOLD_OUT = 2
     FEW_LABELS = 3
+    STRONG_VIEW = 4
+    OPERATIONS = 5
+    HELD_OUT_ORDER = 6
+    HELD_OUT_VIEW = 7
+    USER_TRANSFORM = 8
 
 
 def draws(
@@ -68,6 +73,11 @@ def integers(words: Int64[Tensor, "*shape"], high: int) -> Int64[Tensor, "*shape
     if not 1 <= high <= 2**31:
         raise ValueError(f"high is {high}: it must be at least 1 and at most 2^31")
     return (words * high) >> 32
+
+
+def uniform(words: Int64[Tensor, "*shape"]) -> Float64[Tensor, "*shape"]:
+    """Return uniform draws from [0, 2^32) as numbers between 0 and 1, never 0 or 1: the middles of 2^32 equal parts."""
+    return (words.double() + 0.5) * 2.0**-32
 
 
 def permutation(
