@@ -246,8 +246,8 @@ class FCFD(Method):
             teacher_tail: the teacher, likewise.
             paths: see `draw_paths`.
         """
-        crossed = [cross(student.features[role]) for cross, role in self._each(self.to_teacher, self.student_needs)]
-        returned = self._each(self.to_student, self.teacher_needs)
+        bridges = zip(self.to_teacher, self.student_needs, strict=True)
+        crossed: list[Tensor] = [cross(student.features[role]) for cross, role in bridges]
         features = [[feature] for feature in crossed]
         logits = []
         for border, to_teacher in paths:
@@ -257,8 +257,8 @@ class FCFD(Method):
                 for later in range(border, len(crossed)):
                     features[later].append(mixed.features[self.teacher_needs[later]])
             else:
-                cross, role = returned[place]
-                mixed = _enter(student_tail, self.student_needs[place], cross(teacher.features[role]))
+                returned = self.to_student[place](teacher.features[self.teacher_needs[place]])
+                mixed = _enter(student_tail, self.student_needs[place], returned)
             logits.append(mixed.logits)
         last = len(features) - 1
         distances = [
@@ -269,10 +269,6 @@ class FCFD(Method):
             kd_loss(x, teacher.logits, temperature=self.temperature).mean() for x in (student.logits, *logits)
         ]
         return Terms(torch.stack(distances).sum(), divergences[0], torch.stack(divergences[1:]).sum())
-
-    @staticmethod
-    def _each(bridges: nn.ModuleList, roles: Sequence[str]) -> list[tuple[nn.Module, str]]:
-        return list(zip(bridges, roles, strict=False))  # there may be no bridge at the last border
 
 
 def default_borders(shapes: Mapping[str, Shape]) -> tuple[str, ...]:
