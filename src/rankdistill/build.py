@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ._version import __version__
 from .core import Batch, EachView, Method, Pair, Sum
 from .data import DATASETS
+from .data.decoded import user_cache
 from .data.loader import Loader, evaluation_batches
 from .data.sets import DataSet, Split
 from .data.splits import few_labels, hold_out
@@ -72,7 +73,8 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         autocast=fabric.autocast,
     )
     digest = digest_of(teacher_weights) if teacher_weights else ""
-    config = describe(run) | {"teacher_digest": digest, "precision": fabric._precision.precision}
+    found = {"teacher_digest": digest, "data_digest": _digest(data), "precision": fabric._precision.precision}
+    config = describe(run) | found
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     plan = Plan(
         state=state,
@@ -176,8 +178,13 @@ def evaluate_weights(
 
 def load_data(data: Data) -> DataSet:
     """Return the data set, with the classes and the image size that are asked for."""
-    read = DATASETS[data.name]
-    return read(data.root, image_size=data.image_size, num_classes=data.num_classes, download=data.download)
+    return DATASETS[data.name](
+        data.root,
+        image_size=data.image_size,
+        num_classes=data.num_classes,
+        download=data.download,
+        cache=user_cache() if data.cache == "auto" else None if data.cache == "off" else Path(data.cache),
+    )
 
 
 def resolve_precision(precision: str, accelerator: str = "auto") -> Literal["32-true", "bf16-mixed"]:
@@ -233,6 +240,12 @@ def _frozen(teacher: nn.Module | None, method: Method, device: torch.device) -> 
         return None
     teacher = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(teacher, select_roles(teacher, method.teacher_needs), frozen=True, mode=method.teacher_mode)
+
+
+def _digest(data: DataSet) -> str:
+    """Tell data sets of one name apart: folders of one's own, or a part of an official set."""
+    what = [data.class_names, data.train.labels.tolist(), data.test.labels.tolist()]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def _header(run: Run, data: DataSet) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class Data:
         name: a data set of `rankdistill list`.
         root: its folder or archive; None where it is bundled.
         download: fetch what is missing into `root`.
+        cache: the folder that keeps decoded images for the next run; "off" keeps none, and "auto" is the user's,
+            $XDG_CACHE_HOME/rankdistill or ~/.cache/rankdistill.
         image_size: pixels of a side; None for the set's own.
         num_classes: only the first so many classes; None for all.
         num_labels: train on so many images only, equally many of each class; None for all.
@@ -37,6 +39,7 @@ class Data:
     name: str = "digits"
     root: Path | None = None
     download: bool = False
+    cache: Literal["auto", "off"] | Path = "auto"
     image_size: int | None = None
     num_classes: int | None = None
     num_labels: int | None = None
@@ -210,7 +213,7 @@ def describe(run: Run) -> dict[str, Any]:
         config["losses"][name]["method"] = options.method
     for place in ("runs", "teacher_weights", "accelerator", "checkpoint_every"):
         del config[place]
-    for place in ("root", "download"):
+    for place in ("root", "download", "cache"):
         del config["data"][place]
     return config
 
