@@ -17,7 +17,7 @@ import sys
 import time
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -31,7 +31,7 @@ from .files import Files
 from .images import Decode, decoded_chunks
 from .sets import DataError, Split
 
-_FORMAT = 1  # of what is kept, and of how each data set decodes: a new number decodes everything anew
+_FORMAT = 1  # of what is kept, and of how data sets decode: a new number has everything decoded anew
 _DAY = 24 * 60 * 60
 
 Listed = Sequence[tuple[str, int]]
@@ -46,54 +46,62 @@ def user_cache() -> Path | None:
     return Path(base, "rankdistill") if os.path.isabs(base) else None
 
 
-def read_split(
-    files: Files, listed: Listed, decode: Decode, *, size: int, part: str, num_classes: int, cache: Path | None
-) -> Split:
-    """Return the images that are listed, in this order: from the cache if they are there, else decoded.
+def read_parts(
+    data: str,
+    parts: Mapping[str, tuple[Files, Listed]],
+    decode: Decode,
+    *,
+    size: int,
+    num_classes: int,
+    cache: Path | None,
+) -> tuple[Split, Split]:
+    """Return the training and the test part, their images from the cache if they are there, else decoded.
 
     Images from the cache are mapped into memory: they may be larger than it, and changing them changes no file.
 
     Args:
-        files: where the images are.
-        listed: (name, label) of each.
+        data: name of the data set, which always decodes in the same way.
+        parts: "train" and "test" -> the files, and which of them in which order with which label.
         decode: makes an RGB image of `size` x `size` of a file's content.
         size: in pixels.
-        part: such as "tiny_imagenet-train", what names a file in the cache. A part is always decoded in the same way.
-        num_classes: likewise, since fewer classes are fewer images.
+        num_classes: images with labels from there on are left out.
         cache: the folder of decoded images; None keeps nothing. Where it cannot be written, a warning is given.
 
     Raises:
         DataError: an image is missing or broken, or Pillow is not installed.
     """
-    names = [name for name, _ in listed]
-    labels = torch.tensor([label for _, label in listed], dtype=torch.int64)
-    versions = _versions()
-    if cache is not None:
-        place = json.dumps([str(Path(files.where).resolve()), versions])
-        key = hashlib.sha256(place.encode()).hexdigest()[:12]
-        path = cache / f"{part}-{num_classes}-classes-{size}-pixels-{key}.npy"
-        expected: dict[str, Any] = {
-            "format": _FORMAT,
-            "source": _source(files, names),
-            "shape": [len(names), size, size, 3],
-        }
+    splits = []
+    for part in ("train", "test"):
+        files, listed = parts[part]
+        names = [name for name, label in listed if label < num_classes]
+        labels = torch.tensor([label for _, label in listed if label < num_classes], dtype=torch.int64)
+        pixels = _pixels(files, names, decode, size, f"{data}-{num_classes}-{part}", cache)
+        splits.append(Split(pixels.permute(0, 3, 1, 2), labels))
+    return splits[0], splits[1]
+
+
+def _pixels(
+    files: Files, names: Sequence[str], decode: Decode, size: int, part: str, cache: Path | None
+) -> UInt8[Tensor, "images size size 3"]:
+    shape = [len(names), size, size, 3]
+    if cache is not None and names:
+        place = json.dumps([str(Path(files.where).resolve()), *_versions()])
+        path = cache / f"{part}-{size}px-{hashlib.sha256(place.encode()).hexdigest()[:12]}.npy"
+        expected = {"format": _FORMAT, "source": _source(files, names), "shape": shape}
         try:
             pixels = _kept(path, expected)
-            if pixels is None:
-                _keep(path, decoded_chunks(files, names, decode, size), expected)
-                pixels = _mapped(path, expected["shape"])
-            return Split(pixels.permute(0, 3, 1, 2), labels)
+            return _keep(path, decoded_chunks(files, names, decode, size), expected) if pixels is None else pixels
         except OSError as error:
             warnings.warn(
                 f"decoded images cannot be kept in {cache} ({error}): choose another folder for the cache, or none",
                 stacklevel=2,
             )
-    images = np.empty((len(names), size, size, 3), dtype=np.uint8)
+    images = np.empty(shape, dtype=np.uint8)
     start = 0
     for chunk in decoded_chunks(files, names, decode, size):
         images[start : start + len(chunk)] = chunk
         start += len(chunk)
-    return Split(torch.from_numpy(images).permute(0, 3, 1, 2), labels)
+    return torch.from_numpy(images)
 
 
 def _versions() -> list[str]:
@@ -109,18 +117,14 @@ def _source(files: Files, names: Sequence[str]) -> str:
     """Return a digest of the names and marks of the images, in their order."""
     total = hashlib.sha256()
     for name in names:
-        total.update(f"{name}\n{files.marks.get(name)}\n".encode())
+        total.update(f"{name}\n{files.marks.get(name)}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
-
-
-def _manifest(path: Path) -> Path:
-    return path.with_suffix(".json")
 
 
 def _kept(path: Path, expected: dict[str, Any]) -> UInt8[Tensor, "images size size 3"] | None:
     """Return the pixels if they are those expected and whole, else None."""
     try:
-        manifest = json.loads(_manifest(path).read_bytes())
+        manifest = json.loads(path.with_suffix(".json").read_bytes())
         if not isinstance(manifest, dict) or {name: manifest.get(name) for name in expected} != expected:
             return None
         pixels = _mapped(path, expected["shape"])
@@ -129,8 +133,10 @@ def _kept(path: Path, expected: dict[str, Any]) -> UInt8[Tensor, "images size si
     return pixels if manifest.get("crc32") == zlib.crc32(pixels.numpy().data) else None
 
 
-def _keep(path: Path, chunks: Iterator[UInt8[np.ndarray, "chunk size size 3"]], expected: dict[str, Any]) -> None:
-    """Write pixels, then their manifest. A reader in between finds that they do not fit each other."""
+def _keep(
+    path: Path, chunks: Iterator[UInt8[np.ndarray, "chunk size size 3"]], expected: dict[str, Any]
+) -> UInt8[Tensor, "images size size 3"]:
+    """Write pixels, then their manifest, and return the pixels. A reader in between finds that they do not fit."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a run that was killed
         if time.time() - left.stat().st_mtime > _DAY:
@@ -141,8 +147,11 @@ def _keep(path: Path, chunks: Iterator[UInt8[np.ndarray, "chunk size size 3"]], 
         for chunk in chunks:
             file.write(chunk.data)
             checksum = zlib.crc32(chunk.data, checksum)
-    with _replacing(_manifest(path)) as file:
+        file.flush()
+        pixels = _mapped(Path(file.name), expected["shape"])  # before another process can put another in its place
+    with _replacing(path.with_suffix(".json")) as file:
         file.write(json.dumps(expected | {"crc32": checksum}, indent=2).encode())
+    return pixels
 
 
 @contextmanager

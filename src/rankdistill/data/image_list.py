@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from .decoded import read_split
+from .decoded import read_parts
 from .files import Files, mark_of
 from .images import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD, check_size, square_of
 from .sets import DataError, DataSet, check_num_classes
@@ -68,29 +68,19 @@ def load(
     if num_classes is not None:
         check_num_classes("csv", num_classes, len(names))
         names = names[:num_classes]
-    train, test = (
-        read_split(
-            files,
-            [(row.path, label_of[row.label]) for row in chosen if label_of[row.label] < len(names)],
-            square_of(size),
-            size=size,
-            part=f"csv-{part}",
-            num_classes=len(names),
-            cache=cache,
-        )
-        for part, chosen in parts.items()
-    )
+    listed = {part: (files, [(row.path, label_of[row.label]) for row in chosen]) for part, chosen in parts.items()}
+    train, test = read_parts("csv", listed, square_of(size), size=size, num_classes=len(names), cache=cache)
     return DataSet("csv", train, test, names, IMAGENET_MEAN, IMAGENET_STD)
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A line of the list, counted from 1; `split` is None where the column is not there."""
+    """A line of the list, counted from 1; `split` is empty where there is no such column."""
 
     line: int
     path: str
     label: str
-    split: str | None
+    split: str
 
 
 def _rows(root: Path) -> list[_Row]:
@@ -105,7 +95,10 @@ def _rows(root: Path) -> list[_Row]:
                     f"{root} has the columns {', '.join(columns) or 'none'}, not {' and '.join(missing)}: give a "
                     "header path,label or path,label,split"
                 )
-            rows = [_Row(reader.line_num, row["path"], row["label"], row.get("split")) for row in reader]
+            # A line with too few commas has None in what is missing.
+            rows = [
+                _Row(reader.line_num, row["path"] or "", row["label"] or "", row.get("split") or "") for row in reader
+            ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{root} is no CSV file in UTF-8 ({error}): write it anew") from error
     for row in rows:
@@ -119,7 +112,7 @@ def _rows(root: Path) -> list[_Row]:
 
 def _parts(root: Path, rows: list[_Row]) -> dict[str, list[_Row]]:
     """Return the training and the test rows."""
-    if rows and rows[0].split is None:
+    if rows and not rows[0].split:
         labels = torch.tensor(_numbered([row.label for row in rows]))
         chosen = held_out_mask(labels, max(len(rows) // 5, int(labels.max()) + 1), seed=SPLIT_SEED).tolist()
         rows = [replace(row, split="test" if test else "train") for row, test in zip(rows, chosen, strict=True)]
@@ -157,7 +150,8 @@ def _files(root: Path, rows: list[_Row]) -> Files:
         try:
             marks[row.path] = mark_of((folder / row.path).stat())
         except OSError as error:
+            reason = error.strerror or error
             raise DataError(
-                f"line {row.line} of {root} lists {row.path}, which cannot be read ({error.strerror}): {_REMEDY}"
+                f"line {row.line} of {root} lists {row.path}, which cannot be read ({reason}): {_REMEDY}"
             ) from error
     return Files(str(root), marks, _REMEDY, lambda path: (folder / path).read_bytes())

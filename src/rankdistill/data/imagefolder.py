@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .decoded import read_split
+from .decoded import Listed, read_parts
 from .files import Files, in_folder
 from .images import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD, check_size, is_image, square_of
 from .sets import DataError, DataSet, check_num_classes
@@ -50,22 +50,12 @@ def load(
         raise DataError(f"{root} has no folder {wrong}: give the folder that has train and test (or val)")
     names = _class_names(places["train"])
     files = {part: in_folder(place, remedy=_REMEDY) for part, place in places.items()}
-    listed = {part: _listed(files[part], names) for part in files}
+    parts = {part: (files[part], _listed(files[part], names)) for part in files}
+    _check_each_has_images(places["train"], names, parts["train"][1])
     if num_classes is not None:
         check_num_classes("imagefolder", num_classes, len(names))
         names = names[:num_classes]
-    train, test = (
-        read_split(
-            files[part],
-            [(name, label) for name, label in listed[part] if label < len(names)],
-            square_of(size),
-            size=size,
-            part=f"imagefolder-{part}",
-            num_classes=len(names),
-            cache=cache,
-        )
-        for part in files
-    )
+    train, test = read_parts("imagefolder", parts, square_of(size), size=size, num_classes=len(names), cache=cache)
     return DataSet("imagefolder", train, test, names, IMAGENET_MEAN, IMAGENET_STD)
 
 
@@ -74,6 +64,12 @@ def _class_names(train: Path) -> tuple[str, ...]:
     if len(names) < 2:
         raise DataError(f"{train} has {len(names)} class folders: at least 2 are needed, with a class's images in each")
     return tuple(names)
+
+
+def _check_each_has_images(train: Path, names: Sequence[str], listed: Listed) -> None:
+    used = {label for _, label in listed}
+    if empty := [name for label, name in enumerate(names) if label not in used]:
+        raise DataError(f"{train} has no images of {empty[0]!r} ({len(empty)} such classes): add some, or remove it")
 
 
 def _listed(files: Files, names: Sequence[str]) -> list[tuple[str, int]]:

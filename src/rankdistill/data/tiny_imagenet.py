@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .decoded import read_split
+from .decoded import read_parts
 from .download import fetch
 from .files import Files, in_folder, in_zip
 from .images import Decode, UndecodableError, check_size, is_image, open_rgb, square
@@ -75,21 +75,12 @@ def load(
         wnids = sorted(files.text("wnids.txt").split())
         if len(wnids) < 2:
             raise DataError(f"wnids.txt in {files.where} lists {len(wnids)} class: at least 2 are needed")
-        parts = {"train": _train_files(files, wnids), "test": _test_files(files, wnids)}
+        parts = {"train": (files, _train_files(files, wnids)), "test": (files, _test_files(files, wnids))}
         if num_classes is not None:
             check_num_classes("tiny_imagenet", num_classes, len(wnids))
             wnids = wnids[:num_classes]
-        train, test = (
-            read_split(
-                files,
-                [(name, label) for name, label in listed if label < len(wnids)],
-                _decode_to(size),
-                size=size,
-                part=f"tiny_imagenet-{part}",
-                num_classes=len(wnids),
-                cache=cache,
-            )
-            for part, listed in parts.items()
+        train, test = read_parts(
+            "tiny_imagenet", parts, _decode_to(size), size=size, num_classes=len(wnids), cache=cache
         )
         return DataSet("tiny_imagenet", train, test, _class_names(files, wnids), MEAN, STD)
 
