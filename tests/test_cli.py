@@ -8,6 +8,7 @@ import torch
 
 from rankdistill import MODELS
 from rankdistill.cli import COMMANDS, main
+from rankdistill.run import Run
 from rankdistill.storage import load_weights, save_weights
 
 QUICK = ["--data.image-size", "8", "--data.num-classes", "3", "--data.num-labels", "30", "--optim.epochs", "2"]
@@ -69,6 +70,19 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for command in COMMANDS:
         assert main([command, "--help"]) == 0
         assert f"rankdistill {command}" in output(capsys)
+
+
+def test_the_cache_is_a_word_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[Run] = []
+
+    def refuse(run: Run, watchers: object) -> None:
+        runs.append(run)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("rankdistill.commands.build", refuse)
+    for words in ([], ["--data.cache", "off"], ["--data.cache", str(tmp_path)]):
+        assert main(["distill", "tiny_imagenet.plain", *words]) == 2
+    assert [run.data.cache for run in runs] == ["auto", "off", tmp_path]
 
 
 def test_options_of_methods_are_flags(capsys: pytest.CaptureFixture[str]) -> None:

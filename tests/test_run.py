@@ -2,11 +2,13 @@ import dataclasses
 import math
 import pickle
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
 from rankdistill.build import build
+from rankdistill.data import DATASETS, DataSet
 from rankdistill.launch import resolve_precision
 from rankdistill.methods import METHODS
 from rankdistill.methods.ra import Distance
@@ -108,6 +110,38 @@ def test_identity_forgets_places_and_keeps_the_rest(tmp_path: Path) -> None:
     ]
     folders = {build(other).folder for other in [run, elsewhere, *others]}
     assert len(folders) == len(others) + 2
+
+
+def test_where_decoded_images_are_kept_is_no_part_of_the_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches: list[Path | None] = []
+
+    def load(root: Path | None, *, cache: Path | None, **options: object) -> DataSet:
+        caches.append(cache)
+        return DATASETS["digits"](image_size=8)
+
+    monkeypatch.setitem(DATASETS, "tiny_imagenet", load)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    places: tuple[Literal["auto", "off"] | Path, ...] = ("auto", "off", tmp_path / "other")
+    folders = set()
+    for cache in places:
+        data = Data(name="tiny_imagenet", cache=cache, padding=1, flip=False)
+        folders.add(build(small_run(tmp_path, data=data)).folder)
+    assert caches == [tmp_path / "rankdistill", None, tmp_path / "other"]
+    assert len(folders) == 1
+
+
+def test_other_images_under_the_same_name_are_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = DATASETS["digits"](image_size=8)
+    other = dataclasses.replace(digits, class_names=tuple("abcdefghij"))
+    fewer = dataclasses.replace(digits, train=digits.train.subset(torch.arange(1000)))
+    folders = set()
+    for data in (digits, other, fewer, digits):
+        monkeypatch.setitem(DATASETS, "csv", lambda root, data=data, **options: data)
+        config = Data(name="csv", padding=1, flip=False)
+        folders.add(build(small_run(tmp_path, data=config)).folder)
+    assert len(folders) == 3
 
 
 def test_seeds_decide_the_run(tmp_path: Path) -> None:

@@ -64,11 +64,12 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     state = _state(run, rule, student, _frozen(teacher, method, device), method, fabric)
     digest = digest_of(teacher_weights) if teacher_weights else ""
-    config = describe(run) | {"teacher_digest": digest, "precision": fabric._precision.precision}
+    found = {"teacher_digest": digest, "data_digest": _digest(data), "precision": fabric._precision.precision}
+    config = describe(run) | found
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     loader = training_batches(run, train, held_out, rule, data, views=method.views, device=device)
     if run.teacher_cache is not None:
-        state.teacher = _cached(run, state, loader, digest, len(train), data.num_classes, watchers)
+        state.teacher = _cached(run, state, loader, found, len(train), data.num_classes, watchers)
     if state.teacher is not None:
         state.teacher.around = lambda: state.clock("teacher")
     _compile(run, state, len(loader))
@@ -138,7 +139,7 @@ def _cached(
     run: Run,
     state: State,
     stream: Batches,
-    digest: str,
+    found: Mapping[str, str],
     num_samples: int,
     num_classes: int,
     watchers: Sequence[Watcher],
@@ -153,15 +154,13 @@ def _cached(
             watcher.note(sentence)
 
     options = CacheOptions(run.teacher_cache_dtype, run.teacher_cache_gigabytes)
-    facts = {
+    facts = dict(found) | {
         "teacher": run.teacher,
-        "weights": digest,
         "data": describe(run)["data"],
         "images": num_samples,
         "stream_seed": run.stream_seed,
         "batch_size": run.optim.batch_size,
         "views": state.method.views,
-        "precision": resolve_precision(run.precision, run.accelerator),
         "memory_format": "channels_last",
         "dtype": options.dtype,
         "processes": distributed.world_size(),
@@ -321,6 +320,12 @@ def _frozen(teacher: nn.Module | None, method: Method, device: torch.device) -> 
         return None
     teacher = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Network(teacher, select_roles(teacher, method.teacher_needs), frozen=True, mode=method.teacher_mode)
+
+
+def _digest(data: DataSet) -> str:
+    """Tell data sets of one name apart: folders of one's own, or a part of an official set."""
+    what = [data.class_names, data.train.labels.tolist(), data.test.labels.tolist()]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
 def _header(run: Run, data: DataSet) -> dict[str, Any]:

@@ -28,6 +28,8 @@ class Data:
         name: a data set of `rankdistill list`.
         root: its folder or archive; None where it is bundled.
         download: fetch what is missing into `root`.
+        cache: the folder that keeps decoded images for the next run; "off" keeps none, and "auto" is the user's,
+            $XDG_CACHE_HOME/rankdistill or ~/.cache/rankdistill.
         image_size: pixels of a side; None for the set's own.
         num_classes: only the first so many classes; None for all.
         num_labels: train on so many images only, equally many of each class; None for all.
@@ -47,6 +49,7 @@ class Data:
     name: str = "digits"
     root: Path | None = None
     download: bool = False
+    cache: Literal["auto", "off"] | Path = "auto"
     image_size: int | None = None
     num_classes: int | None = None
     num_labels: int | None = None
@@ -316,7 +319,7 @@ def describe(run: Run) -> dict[str, Any]:
     for name in _WITHOUT_EFFECT:
         del config[name]
     config["teacher_logits"] = "float16" if cached else "exact"
-    for place in ("root", "download"):
+    for place in ("root", "download", "cache"):
         del config["data"][place]
     return config
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
 from . import distributed
 from .core import Batch
 from .data import DATASETS
+from .data.decoded import user_cache
 from .data.loader import Loader, evaluation_batches
 from .data.mixing import MixedLoader
 from .data.schedule import Batches
@@ -20,8 +22,13 @@ from .updates import UpdateRule
 
 def load_data(data: Data) -> DataSet:
     """Return the data set, with the classes and the image size that are asked for."""
-    read = DATASETS[data.name]
-    return read(data.root, image_size=data.image_size, num_classes=data.num_classes, download=data.download)
+    return DATASETS[data.name](
+        data.root,
+        image_size=data.image_size,
+        num_classes=data.num_classes,
+        download=data.download,
+        cache=user_cache() if data.cache == "auto" else None if data.cache == "off" else Path(data.cache),
+    )
 
 
 def split(data: DataSet, config: Data) -> tuple[Split, Split]:

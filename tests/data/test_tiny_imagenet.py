@@ -201,8 +201,6 @@ def test_missing_and_empty_roots(tmp_path: Path) -> None:
         load(tmp_path)
     with pytest.raises(DataError, match="needs a root"):
         load()
-    with pytest.raises(DataError, match="not downloaded here: fetch http"):
-        load(tmp_path, download=True)
 
 
 def test_a_truncated_zip(tree: Path) -> None:

@@ -1,8 +1,8 @@
-"""Data sets as uint8 tensors in memory, splits, augmentation, and the loader that makes batches of them."""
+"""Data sets as uint8 tensors, splits, augmentation, and the loader that makes batches of them."""
 
 from __future__ import annotations
 
-from . import digits, fashion_mnist, tiny_imagenet
+from . import cifar, digits, fashion_mnist, image_list, imagefolder, tiny_imagenet
 from .augment import Geometry, crop_and_flip, operate, rotate, weak_view
 from .loader import Loader, evaluation_batches
 from .operations import RANGES, Operation, Operations, draw_operations
@@ -14,7 +14,11 @@ from .workers import TransformLoader
 DATASETS: dict[str, Load] = {
     "digits": digits.load,
     "fashion_mnist": fashion_mnist.load,
+    "cifar10": cifar.cifar10,
+    "cifar100": cifar.cifar100,
     "tiny_imagenet": tiny_imagenet.load,
+    "imagefolder": imagefolder.load,
+    "csv": image_list.load,
 }
 """Name -> function that reads the data set."""
 

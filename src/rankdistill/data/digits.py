@@ -29,12 +29,14 @@ def load(
     image_size: int | None = None,
     num_classes: int | None = None,
     download: bool = False,
+    cache: Path | None = None,
 ) -> DataSet:
     """Return the digits as grey RGB images, by default 32 x 32, enlarged bilinearly from 8 x 8. See `sets.Load`.
 
     Raises:
         DataError: `root` or `download` is given, the size is less than 8, or scikit-learn is not installed.
     """
+    del cache
     if root is not None or download:
         given = f"root {root}" if root is not None else "download"
         raise DataError(f"digits come with scikit-learn and are read from there: leave out {given}")

@@ -56,6 +56,7 @@ def load(
     image_size: int | None = None,
     num_classes: int | None = None,
     download: bool = False,
+    cache: Path | None = None,
 ) -> DataSet:
     """Return Fashion-MNIST as grey RGB images, by default zero-padded to 32 x 32. See `sets.Load`.
 
@@ -67,10 +68,12 @@ def load(
         image_size: 28 or more, in pixels.
         num_classes: keep only the first so many classes; None keeps all.
         download: if files are missing, let torchvision download them into `root` (30 MB).
+        cache: not needed, since nothing is decoded.
 
     Raises:
         DataError: a file is missing, truncated, damaged or of another format, or an argument is out of range.
     """
+    del cache
     size = 32 if image_size is None else image_size
     if size < _SIDE:
         raise DataError(f"image_size {size} is too small: Fashion-MNIST is padded from 28 x 28, give 28 or more")

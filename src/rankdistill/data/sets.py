@@ -20,7 +20,7 @@ class Split:
     """Labelled images, resident in memory.
 
     Attributes:
-        images: [N, C, H, W] uint8. Channels-last memory is what the loader reads fastest.
+        images: [N, C, H, W] uint8, in memory or mapped from a file. Channels-last is what the loader reads fastest.
         labels: [N] int64.
 
     Raises:
@@ -119,6 +119,7 @@ class Load(Protocol):
         image_size: int | None = None,
         num_classes: int | None = None,
         download: bool = False,
+        cache: Path | None = None,
     ) -> DataSet:
         """Read the data set.
 
@@ -127,6 +128,8 @@ class Load(Protocol):
             image_size: height and width in pixels; None for the usual one.
             num_classes: keep only the first so many classes in label order; None keeps all.
             download: fetch what is missing into `root`.
+            cache: the folder that keeps decoded images for the next time; None keeps none. Sets whose files hold
+                pixels as they are have nothing to keep.
 
         Raises:
             DataError: the data is missing or broken, or an argument has no meaning for this data set.

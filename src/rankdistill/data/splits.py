@@ -7,7 +7,7 @@ samples for its share. Only labels and seed decide who is chosen.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from .random import Stream, permutation
@@ -22,17 +22,23 @@ def hold_out(split: Split, num: int, *, seed: int) -> tuple[Split, Split]:
     Raises:
         DataError: `num` is less than the number of classes, or leaves some class without a training sample.
     """
-    order, turns = _balanced_order(split.labels, seed, Stream.HOLD_OUT)
-    num_classes = int(split.labels.bincount().count_nonzero())
-    if not num_classes <= num <= len(split) - num_classes:
+    chosen = held_out_mask(split.labels, num, seed=seed)
+    return split.subset((~chosen).nonzero().flatten()), split.subset(chosen.nonzero().flatten())
+
+
+def held_out_mask(labels: Int64[Tensor, " samples"], num: int, *, seed: int) -> Bool[Tensor, " samples"]:
+    """Return which samples `hold_out` holds out. See there."""
+    order, turns = _balanced_order(labels, seed, Stream.HOLD_OUT)
+    num_classes = int(labels.bincount().count_nonzero())
+    if not num_classes <= num <= len(labels) - num_classes:
         raise DataError(
-            f"{num} of {len(split)} samples are to be held out: give {num_classes} to {len(split) - num_classes}, "
+            f"{num} of {len(labels)} samples are to be held out: give {num_classes} to {len(labels) - num_classes}, "
             f"so that each of the {num_classes} classes is in both parts"
         )
-    last = turns == split.labels.bincount()[split.labels[order]] - 1
-    chosen = torch.zeros(len(split), dtype=torch.bool)
+    last = turns == labels.bincount()[labels[order]] - 1
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
     chosen[order[~last][:num]] = True
-    return split.subset((~chosen).nonzero().flatten()), split.subset(chosen.nonzero().flatten())
+    return chosen
 
 
 def few_labels(split: Split, num: int, *, seed: int) -> Split:
