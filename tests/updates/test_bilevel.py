@@ -8,7 +8,20 @@ import torch.nn.functional as F
 from contract_methods import Matched
 from torch import Tensor, nn
 
-from rankdistill import CALD, KD, Batch, Bilevel, CrossEntropy, Descend, Network, Sum, meta_gradients
+from rankdistill import (
+    CALD,
+    KD,
+    Batch,
+    Bilevel,
+    CrossEntropy,
+    Descend,
+    Losses,
+    Method,
+    Network,
+    Output,
+    Sum,
+    meta_gradients,
+)
 from rankdistill.models.resnet import ResNet
 from rankdistill.state import State
 from rankdistill.updates.bilevel import LookAhead
@@ -193,6 +206,30 @@ def test_under_bfloat16_autocast_the_gradient_points_the_same_way(form: LookAhea
         assert all(parameter.isfinite().all() for parameter in state.method.meta_parameters())
     assert [gradient.dtype for gradient in found] == [torch.float32] * 2
     assert F.cosine_similarity(*found, dim=0) > 0.9
+    if form == "finite_difference":  # computed in float32 all the same
+        assert torch.equal(*found)
+
+
+class Counting(Method):
+    """Remembers how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        if self.updates_state:
+            self.calls += 1
+        return {"counting": 0.0 * student.logits.sum()}
+
+
+def test_methods_remember_the_step_and_not_the_looks_ahead() -> None:
+    state = small_state()
+    state.method.methods["counting"] = Counting()
+    state.method.weights["counting"] = 1.0
+    for step in range(3):
+        Bilevel(every=2)(state, small_batch(step))
+    assert state.method.methods["counting"].calls == 3
 
 
 def test_ordinary_parameters_of_methods_are_trained_and_meta_parameters_are_not() -> None:
