@@ -62,23 +62,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     student = method.adapt(student).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     rule.check(method)
-    optim = run.optim
-    optimizer = rule.make_optimizer(
-        student,
-        method,
-        lr=optim.lr,
-        momentum=optim.momentum,
-        weight_decay=optim.weight_decay,
-        nesterov=optim.nesterov,
-    )
-    state = State(
-        student=Network(student, select_roles(student, method.student_needs)),
-        teacher=_frozen(teacher, method, device),
-        method=method,
-        optimizer=optimizer,
-        meta_optimizer=rule.make_meta_optimizer(method),
-        autocast=fabric.autocast,
-    )
+    state = _state(run, student, _frozen(teacher, method, device), method, rule, fabric)
     digest = digest_of(teacher_weights) if teacher_weights else ""
     config = describe(run) | {"teacher_digest": digest, "precision": fabric._precision.precision}
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
@@ -86,8 +70,8 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         state=state,
         loader=_loader(run, train, held_out, rule, data, device),
         test=lambda: _evaluated(test, data, device),
-        epochs=optim.epochs,
-        learning_rate=optim.rate,
+        epochs=run.optim.epochs,
+        learning_rate=run.optim.rate,
         folder=run.runs / run.recipe / run.pair / name,
         identity={"config": name, "teacher": digest},
         header=_header(run, data),
@@ -99,6 +83,29 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     )
     write_json(plan.folder / "run.json", config | {"environment": _environment(fabric)})
     return plan
+
+
+def _state(
+    run: Run, student: nn.Module, teacher: Network | None, method: Method, rule: UpdateRule, fabric: Fabric
+) -> State:
+    """Return networks, method and optimizers, the student with its taps."""
+    optim = run.optim
+    optimizer = rule.make_optimizer(
+        student,
+        method,
+        lr=optim.lr,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        nesterov=optim.nesterov,
+    )
+    return State(
+        student=Network(student, select_roles(student, method.student_needs)),
+        teacher=teacher,
+        method=method,
+        optimizer=optimizer,
+        meta_optimizer=rule.make_meta_optimizer(method),
+        autocast=fabric.autocast,
+    )
 
 
 def _loader(

@@ -138,6 +138,18 @@ def test_exact_is_the_derivative_of_what_a_real_step_gives() -> None:
     assert along == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-5)
 
 
+def test_a_held_out_loss_without_a_gradient_gives_none() -> None:
+    """One class: the cross-entropy is 0 whatever the student does."""
+    method = Sum(cald=(1.0, CALD(1)))
+    student = Network(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)))
+    optimizer = torch.optim.SGD(student.module.parameters(), lr=0.1)
+    state = State(student, Network(Fixed(torch.ones(3, 1)), frozen=True), method, optimizer)
+    images, labels = torch.randn(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
+    batch = Batch(images, labels, held_out=Batch(images, labels))
+    for form in FORMS:
+        assert not torch.cat(meta_gradients(state, batch, look_ahead=form)).any()
+
+
 def test_finite_difference_is_near_the_exact_gradient_of_a_network() -> None:
     gradients = {}
     for form in ("exact", "finite_difference"):
