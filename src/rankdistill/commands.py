@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import inspect
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
@@ -23,9 +24,11 @@ from .interrupt import Interrupted
 from .methods import METHODS
 from .models import MODELS
 from .recipes import RECIPES
-from .run import Run, look_up
+from .recipes.takd import CHAINS, fit_chain, result_of
+from .run import Run, look_up, update_rule
 from .storage import write_atomically
-from .train import fit
+from .train import Record, fit
+from .updates import UPDATES
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -36,8 +39,12 @@ def _train_teacher(arguments: Sequence[str]) -> None:
 
 
 def _distill(arguments: Sequence[str]) -> None:
-    students = {name: recipe for name, recipe in RECIPES.items() if not name.endswith(".teacher")}
-    _train("distill", "RECIPE", students, ("teacher", "student"), arguments)
+    if arguments and arguments[0] in CHAINS:
+        return _train_chain(arguments)
+    students: dict[str, Callable[..., Run]] = {
+        name: recipe for name, recipe in RECIPES.items() if not name.endswith(".teacher")
+    }
+    _train("distill", "RECIPE", students, ("teacher", "student"), arguments, others=tuple(CHAINS))
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
@@ -92,11 +99,12 @@ def _list(arguments: Sequence[str]) -> None:
         "data sets": DATASETS,
         "models": MODELS,
         "methods": METHODS,
-        "recipes": RECIPES,
+        "update rules": UPDATES,
+        "recipes": {**RECIPES, **CHAINS},
     }
 
     def show() -> None:
-        """Show data sets, models, methods and recipes."""
+        """Show data sets, models, methods, update rules and recipes."""
         console = Console()
         for kind, entries in kinds.items():
             table = Table(title=kind, title_justify="left", show_header=False)
@@ -122,19 +130,46 @@ def _train(
     recipes: dict[str, Callable[..., Run]],
     networks: tuple[str, ...],
     arguments: Sequence[str],
+    others: tuple[str, ...] = (),
 ) -> None:
     """Train by the recipe that the first argument names, for the networks named, with the options that follow."""
     with _refusing():
-        run = _configured(command, kind, recipes, networks, arguments)
+        run = _configured(command, kind, recipes, networks, arguments, others)
+    _fitted(run, Console())
+
+
+def _train_chain(arguments: Sequence[str]) -> None:
+    """Train a chain of runs, each student the teacher of the next; those that are done are not trained again."""
+    usage = f"usage: rankdistill distill {arguments[0]} [--teacher MODEL] [--student MODEL] [--assistants MODEL ...]"
+    chain = CHAINS[arguments[0]]
     console = Console()
+    with _refusing():
+        chosen, rest = _chosen("distill", chain, arguments[1:])
+        description = f"{usage} [options]\n\n{inspect.getdoc(chain)} The options below change each of them."
+        runs = [_typed(run, f"rankdistill distill {arguments[0]}", description, rest) for run in chain(**chosen)]
+        for run in runs[1:]:
+            look_up(MODELS, str(run.teacher), "model")
+    for number, run in enumerate(runs, start=1):
+        console.print(f"run {number} of {len(runs)}: {run.teacher} teaches {run.student}", highlight=False)
+    fit_chain(runs, lambda run: _fitted(run, console, again=False))
+
+
+def _fitted(run: Run, console: Console, *, again: bool = True) -> Path:
+    """Train a run and tell its result; return the student's file. Without `again`, a run that is done is only told."""
+    result: Record | None = None
     with Terminal(console, f"{run.recipe} {run.pair}") as terminal:
         with _refusing():
             plan = build(run, watchers=[terminal])
-        try:
-            result = fit(plan)
-        except Interrupted as stop:
-            console.print(f"rankdistill: {stop}", soft_wrap=True, highlight=False)
-            raise SystemExit(stop.code) from stop
+        if not again:
+            result = result_of(plan)
+        if result is not None:
+            terminal.note("done before")
+        else:
+            try:
+                result = fit(plan)
+            except Interrupted as stop:
+                console.print(f"rankdistill: {stop}", soft_wrap=True, highlight=False)
+                raise SystemExit(stop.code) from stop
     last, best = result["last"], result["best"]
     console.print(
         f"top-1 {last['top1']:.2f} % after the last epoch (best: {best['top1']:.2f} % after epoch {best['epoch']}), "
@@ -142,6 +177,7 @@ def _train(
         soft_wrap=True,
         highlight=False,
     )
+    return plan.weights
 
 
 def _configured(
@@ -150,29 +186,43 @@ def _configured(
     recipes: dict[str, Callable[..., Run]],
     networks: tuple[str, ...],
     arguments: Sequence[str],
+    others: tuple[str, ...],
 ) -> Run:
     flags = " ".join(f"[--{network} MODEL]" for network in networks)
-    usage = f"usage: rankdistill {command} {kind} {flags} [options]"
+    usage = f"usage: rankdistill {command} {kind} {flags} [--update RULE] [options]"
     if not arguments or arguments[0].startswith("-"):
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
-        print(f"{usage}\n\n{kind} is one of {', '.join(recipes)}.\nMODEL is one of {', '.join(MODELS)}.")
+        print(f"{usage}\n\n{kind} is one of {', '.join([*recipes, *others])}.")
+        print(f"MODEL is one of {', '.join(MODELS)}.\nRULE is one of {', '.join(UPDATES)}.")
         print(f"`rankdistill {command} {next(iter(recipes))} --help` shows the options.")
         raise SystemExit(0 if asked else 2)
-    recipe = look_up(recipes, arguments[0], kind.lower().replace("dataset", "data set"))
+    recipe = look_up({**recipes, **dict.fromkeys(others)}, arguments[0], kind.lower().replace("dataset", "data set"))
+    chosen, rest = _chosen(command, recipe, arguments[1:])
+    description = f"{usage}\n\n{inspect.getdoc(recipe)} The options below change it."
+    return _typed(recipe(**chosen), f"rankdistill {command} {arguments[0]}", description, rest)
+
+
+def _chosen(command: str, recipe: Callable[..., object], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the networks that the arguments choose for a recipe, and the other arguments."""
     parser = argparse.ArgumentParser(prog=f"rankdistill {command}", add_help=False, allow_abbrev=False)
     for network in inspect.signature(recipe).parameters:
-        parser.add_argument(f"--{network}", default=argparse.SUPPRESS)
-    chosen, rest = parser.parse_known_args(arguments[1:])
-    for name in vars(chosen).values():
-        look_up(MODELS, name, "model")
-    default = recipe(**vars(chosen))
-    run: Run = tyro.cli(
-        Run,
-        default=default,
-        args=rest,
-        prog=f"rankdistill {command} {arguments[0]}",
-        description=f"{usage}\n\n{inspect.getdoc(recipe)} The options below change it.",
-    )
+        several = {"nargs": "*"} if network == "assistants" else {}
+        parser.add_argument(f"--{network}", default=argparse.SUPPRESS, **several)  # type: ignore[arg-type]
+    chosen, rest = parser.parse_known_args(arguments)
+    for value in vars(chosen).values():
+        for name in [value] if isinstance(value, str) else value:
+            look_up(MODELS, name, "model")
+    return vars(chosen), rest
+
+
+def _typed(default: Run, prog: str, description: str, arguments: Sequence[str]) -> Run:
+    """Return the run with the options that the arguments change; `--update RULE` comes before the rule's options."""
+    parser = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
+    parser.add_argument("--update", metavar="RULE")
+    chosen, rest = parser.parse_known_args(arguments)
+    if chosen.update is not None:
+        default = dataclasses.replace(default, update=update_rule(chosen.update))
+    run: Run = tyro.cli(Run, default=default, args=rest, prog=prog, description=description)
     return run
 
 

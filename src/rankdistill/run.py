@@ -146,7 +146,7 @@ class Run:
         losses: name -> weight and options. "task" is the loss on the labels.
         data: the images.
         optim: the optimizer.
-        update: how a step is made: a rule of `UPDATES` and its options, from `update_rule`.
+        update: how a step is made: options of an update rule, from `update_rule`; `--update RULE` chooses the rule.
         seed: of the student's initial weights and of the draws of methods.
         stream_seed: of the order of the images and of their augmentation.
         precision: "auto" is bf16-mixed where the hardware is fast at it, else 32-true.

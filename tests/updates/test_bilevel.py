@@ -8,7 +8,20 @@ import torch.nn.functional as F
 from contract_methods import Matched
 from torch import Tensor, nn
 
-from rankdistill import CALD, KD, Batch, Bilevel, CrossEntropy, Descend, Network, Sum, meta_gradients
+from rankdistill import (
+    CALD,
+    KD,
+    Batch,
+    Bilevel,
+    CrossEntropy,
+    Descend,
+    Losses,
+    Method,
+    Network,
+    Output,
+    Sum,
+    meta_gradients,
+)
 from rankdistill.models.resnet import ResNet
 from rankdistill.state import State
 from rankdistill.updates.bilevel import LookAhead
@@ -125,6 +138,18 @@ def test_exact_is_the_derivative_of_what_a_real_step_gives() -> None:
     assert along == pytest.approx((values[0] - values[1]) / 2e-4, rel=1e-5)
 
 
+def test_a_held_out_loss_without_a_gradient_gives_none() -> None:
+    """One class: the cross-entropy is 0 whatever the student does."""
+    method = Sum(cald=(1.0, CALD(1)))
+    student = Network(nn.Sequential(nn.Flatten(), nn.Linear(4, 1)))
+    optimizer = torch.optim.SGD(student.module.parameters(), lr=0.1)
+    state = State(student, Network(Fixed(torch.ones(3, 1)), frozen=True), method, optimizer)
+    images, labels = torch.randn(3, 1, 2, 2), torch.zeros(3, dtype=torch.int64)
+    batch = Batch(images, labels, held_out=Batch(images, labels))
+    for form in FORMS:
+        assert not torch.cat(meta_gradients(state, batch, look_ahead=form)).any()
+
+
 def test_finite_difference_is_near_the_exact_gradient_of_a_network() -> None:
     gradients = {}
     for form in ("exact", "finite_difference"):
@@ -193,6 +218,30 @@ def test_under_bfloat16_autocast_the_gradient_points_the_same_way(form: LookAhea
         assert all(parameter.isfinite().all() for parameter in state.method.meta_parameters())
     assert [gradient.dtype for gradient in found] == [torch.float32] * 2
     assert F.cosine_similarity(*found, dim=0) > 0.9
+    if form == "finite_difference":  # computed in float32 all the same
+        assert torch.equal(*found)
+
+
+class Counting(Method):
+    """Remembers how often it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        if self.updates_state:
+            self.calls += 1
+        return {"counting": 0.0 * student.logits.sum()}
+
+
+def test_methods_remember_the_step_and_not_the_looks_ahead() -> None:
+    state = small_state()
+    state.method.methods["counting"] = Counting()
+    state.method.weights["counting"] = 1.0
+    for step in range(3):
+        Bilevel(every=2)(state, small_batch(step))
+    assert state.method.methods["counting"].calls == 3
 
 
 def test_ordinary_parameters_of_methods_are_trained_and_meta_parameters_are_not() -> None:

@@ -55,10 +55,10 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return plan.weights
 
 
-def small_run(folder: Path, *, student: str = "resnet8", epochs: int = 3, **changes: Any) -> Run:
+def small_run(folder: Path, *, student: str = "resnet8", epochs: int = 2, **changes: Any) -> Run:
     data = Data(name="digits", image_size=8, num_classes=3, num_labels=60, padding=1, flip=False)
     optim = Optim(epochs=epochs, schedule="cosine", milestones=(), batch_size=12)
-    run = Run("test.run", student, None, {"task": loss("ce")}, data, optim, runs=folder, threads=1)
+    run = Run("test.run", student, None, {"task": loss("ce")}, data, optim, runs=folder, threads=1, evaluate_every=2)
     return dataclasses.replace(run, **changes)
 
 
@@ -79,7 +79,7 @@ def flat(value: Any) -> list[torch.Tensor]:
 def test_a_resumed_run_is_bit_equal_in_weights_and_in_every_state(name: str, teacher: Path, tmp_path: Path) -> None:
     whole = build(ruled_run(tmp_path / "whole", name, teacher))
     fit(whole)
-    killed = build(ruled_run(tmp_path / "killed", name, teacher), [KillsAfter(2)])
+    killed = build(ruled_run(tmp_path / "killed", name, teacher), [KillsAfter(1)])
     with pytest.raises(Killed):
         fit(killed)
     resumed = build(ruled_run(tmp_path / "killed", name, teacher))
@@ -96,7 +96,7 @@ def test_bilevel_checkpoints_hold_adams_moments_and_the_meta_parameters(teacher:
     plan = build(ruled_run(tmp_path, "bilevel exact", teacher))
     fit(plan)
     saved = plan.state.state_dict()
-    assert saved["meta_optimizer"]["state"][0]["step"] == 4  # of 12 steps, every third
+    assert saved["meta_optimizer"]["state"][0]["step"] == 3  # of 8 steps, every third
     assert saved["meta_optimizer"]["state"][0]["exp_avg"].any()
     learned = saved["method"]["methods.cald.temperature_logits"]
     assert learned.std() > 0

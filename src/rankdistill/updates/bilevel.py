@@ -107,7 +107,7 @@ def meta_gradients(state: State, batch: Batch, *, look_ahead: LookAhead = "exact
     Args:
         state: networks, method, optimizer.
         batch: with a labelled batch in `held_out`.
-        look_ahead: "exact", through the whole graph, which takes about three times the memory of a step;
+        look_ahead: "exact", through the whole graph of the virtual step, which is kept in memory;
             "finite_difference", in full precision, with two more passes over the training batch; "last_layer", with a
             virtual step of the last linear layer only, at the cost of two forward passes.
 
@@ -174,7 +174,8 @@ def _finite_difference(ahead: _LookAhead) -> list[Tensor]:
     gradients = _gradients(ahead.inner(leaves), leaves.values())
     moved = _leaves(ahead.stepped(weights, gradients))
     outer = _gradients(ahead.outer(moved), moved.values())
-    size = 0.01 / torch.stack([gradient.square().sum() for gradient in outer]).sum().sqrt()
+    norm = torch.stack([gradient.square().sum() for gradient in outer]).sum().sqrt()
+    size = 0.01 / norm.clamp_min(torch.finfo(norm.dtype).tiny)
     sides = []
     for sign in (1.0, -1.0):
         shifted = zip(weights.items(), outer, strict=True)

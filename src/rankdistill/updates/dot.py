@@ -14,14 +14,14 @@ the code ignores losses that are not called `loss_kd`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import distributed
-from ..core import Batch, Losses, Method
+from ..core import Batch, Losses, Method, Sum
 from ..state import State
 from .rule import UpdateRule, ordinary_parameters
 
@@ -138,6 +138,12 @@ class DOT(UpdateRule):
         state.apply_gradients()
         return losses
 
+    def check(self, method: Method) -> None:
+        """Raise ValueError if the method has meta-parameters, or is a sum that has not both kinds of losses."""
+        super().check(method)
+        if isinstance(method, Sum):
+            _check_kinds(method.weights)
+
     def make_optimizer(
         self,
         student: nn.Module,
@@ -165,14 +171,21 @@ def split_task(losses: Losses) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: there is none of one kind.
     """
-    is_task = {name: name == "task" or name.startswith("task/") for name in losses}
-    task, distillation = ([value for name, value in losses.items() if is_task[name] is kind] for kind in (True, False))
-    if not task or not distillation:
+    _check_kinds(losses)
+    task, distillation = ([v for name, v in losses.items() if _is_task(name) is kind] for kind in (True, False))
+    return torch.stack(task).sum(), torch.stack(distillation).sum()
+
+
+def _is_task(name: str) -> bool:
+    return name == "task" or name.startswith("task/")
+
+
+def _check_kinds(names: Collection[str]) -> None:
+    if len({_is_task(name) for name in names}) != 2:
         raise ValueError(
-            f"DOT separates the loss named task from the others, and the losses are {', '.join(losses)}: "
+            f"DOT separates the loss named task from the others, and the losses are {', '.join(names)}: "
             "it needs both kinds; call the loss on labels task"
         )
-    return torch.stack(task).sum(), torch.stack(distillation).sum()
 
 
 def _step(parameter: Tensor, states: Any, group: dict[str, Any]) -> None:
