@@ -56,6 +56,15 @@ def test_float32_cache_changes_nothing(tmp_path: Path) -> None:
     assert computed(cached) == 3 * 8 or computed(cached) < SAMPLES  # only the batches that are compared
 
 
+def test_two_terms_that_read_the_teacher_keep_one_row_a_sample(tmp_path: Path) -> None:
+    runs = [kd_plan(tmp_path / name, tmp_path / "cache", epochs=1) for name in ("fills", "reads")]
+    for run in runs:
+        run.state.method = Sum(kd=(0.5, EachView(KD())), hot=(0.5, EachView(KD(temperature=9.0))))
+        fit(run)
+    assert computed(runs[0]) == SAMPLES
+    assert runs[0].records[0]["loss"] == runs[1].records[0]["loss"]
+
+
 def test_float16_rounds_and_the_filling_run_equals_the_reading_one(tmp_path: Path) -> None:
     plain = kd_plan(tmp_path / "plain", epochs=1)
     fit(plain)

@@ -24,6 +24,7 @@ from .interrupt import Interrupted
 from .methods import METHODS
 from .models import MODELS
 from .recipes import RECIPES
+from .recipes.protocols import PROTOCOLS
 from .recipes.takd import CHAINS, fit_chain, result_of
 from .run import Run, look_up, update_rule
 from .storage import write_atomically
@@ -189,11 +190,12 @@ def _configured(
     others: tuple[str, ...],
 ) -> Run:
     flags = " ".join(f"[--{network} MODEL]" for network in networks)
-    usage = f"usage: rankdistill {command} {kind} {flags} [--update RULE] [options]"
+    usage = f"usage: rankdistill {command} {kind} {flags} [--protocol PROTOCOL] [--update RULE] [options]"
     if not arguments or arguments[0].startswith("-"):
         asked = bool(arguments) and arguments[0] in ("-h", "--help")
         print(f"{usage}\n\n{kind} is one of {', '.join([*recipes, *others])}.")
         print(f"MODEL is one of {', '.join(MODELS)}.\nRULE is one of {', '.join(UPDATES)}.")
+        print(f"PROTOCOL is one of {', '.join(PROTOCOLS)}; cifar100's and tiny_imagenet's recipes have one each.")
         print(f"`rankdistill {command} {next(iter(recipes))} --help` shows the options.")
         raise SystemExit(0 if asked else 2)
     recipe = look_up({**recipes, **dict.fromkeys(others)}, arguments[0], kind.lower().replace("dataset", "data set"))
@@ -203,15 +205,16 @@ def _configured(
 
 
 def _chosen(command: str, recipe: Callable[..., object], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the networks that the arguments choose for a recipe, and the other arguments."""
+    """Return the networks and the protocol that the arguments choose for a recipe, and the other arguments."""
     parser = argparse.ArgumentParser(prog=f"rankdistill {command}", add_help=False, allow_abbrev=False)
     for network in inspect.signature(recipe).parameters:
         several = {"nargs": "*"} if network == "assistants" else {}
         parser.add_argument(f"--{network}", default=argparse.SUPPRESS, **several)  # type: ignore[arg-type]
     chosen, rest = parser.parse_known_args(arguments)
-    for value in vars(chosen).values():
+    for option, value in vars(chosen).items():
+        table: Mapping[str, object] = PROTOCOLS if option == "protocol" else MODELS
         for name in [value] if isinstance(value, str) else value:
-            look_up(MODELS, name, "model")
+            look_up(table, name, "protocol" if option == "protocol" else "model")
     return vars(chosen), rest
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from ..run import Run
-from . import digits, fashion_mnist, tiny_imagenet
+from . import digits, fashion_mnist
+from .benchmarks import recipes_of
 
 RECIPES: dict[str, Callable[..., Run]] = {
     "digits.teacher": digits.teacher,
@@ -14,10 +15,8 @@ RECIPES: dict[str, Callable[..., Run]] = {
     "fashion_mnist.plain": fashion_mnist.plain,
     "fashion_mnist.kd": fashion_mnist.kd,
     "fashion_mnist.ra": fashion_mnist.ra,
-    "tiny_imagenet.teacher": tiny_imagenet.teacher,
-    "tiny_imagenet.plain": tiny_imagenet.plain,
-    "tiny_imagenet.kd": tiny_imagenet.kd,
-    "tiny_imagenet.ra": tiny_imagenet.ra,
+    **recipes_of("cifar100"),
+    **recipes_of("tiny_imagenet"),
 }
 """Name -> function of the names of the networks."""
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.random import fork_rng
 
+from .. import distributed
 from ..core import Batch, Losses, Method, at_least_float32, full_precision, state_held
 from ..state import State, descend
 from .rule import UpdateRule
@@ -92,6 +93,7 @@ class Bilevel(UpdateRule):
 
     def _learn(self, state: State, batch: Batch, optimizer: torch.optim.Optimizer) -> None:
         gradients = meta_gradients(state, batch, look_ahead=self.look_ahead)
+        distributed.average(gradients)
         for parameter, gradient in zip(state.method.meta_parameters(), gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()

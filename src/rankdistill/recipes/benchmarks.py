@@ -1,0 +1,56 @@
+"""The recipes of the paper's data sets: every method of `SETTINGS`, for any pair, under any protocol of `PROTOCOLS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from ..run import Run, look_up, loss, update_rule
+from .protocols import PROTOCOLS
+from .setting import Setting
+from .settings import SETTINGS
+
+_PAIRS = {"cifar100": ("resnet32x4", "resnet8x4"), "tiny_imagenet": ("tiny_resnet18", "tiny_mobilenetv2")}
+
+
+def teacher_recipe(dataset: str) -> Callable[..., Run]:
+    """Return the recipe of a data set's teachers: a function of the model's name."""
+
+    def teacher(model: str = _PAIRS[dataset][0], protocol: str = "mdistiller") -> Run:
+        """Return the training of a teacher on labels alone, as RepDistiller trains them."""
+        chosen = look_up(PROTOCOLS, protocol, "protocol")(dataset, model)
+        return Run(f"{dataset}.teacher", model, None, {"task": loss("ce")}, chosen.data, chosen.optim)
+
+    return teacher
+
+
+def recipe(dataset: str, method: str) -> Callable[..., Run]:
+    """Return the recipe of a method on a data set: a function of the names of the networks and of a protocol."""
+
+    def distill(
+        teacher: str = _PAIRS[dataset][0], student: str = _PAIRS[dataset][1], protocol: str | None = None
+    ) -> Run:
+        setting: Setting = SETTINGS[method](teacher, student)
+        chosen = look_up(PROTOCOLS, protocol or setting.protocol, "protocol")(dataset, student)
+        own = {} if protocol and protocol != setting.protocol else dict(setting.optim)
+        reads_teacher = set(setting.losses) != {"task"}
+        return Run(
+            f"{dataset}.{method}",
+            student,
+            teacher if reads_teacher else None,
+            dict(setting.losses),
+            chosen.data,
+            dataclasses.replace(chosen.optim, **own),
+            update=update_rule(setting.update, **setting.update_options),
+        )
+
+    distill.__doc__ = f"Return {method}: {(SETTINGS[method].__doc__ or '').split(chr(10))[0].removeprefix('Return ')}"
+    return distill
+
+
+def recipes_of(dataset: str) -> dict[str, Callable[..., Run]]:
+    """Return the recipes of a data set, by name; TAKD is a chain of runs, and so not among them."""
+    methods = [name for name in SETTINGS if name != "takd"]
+    return {f"{dataset}.teacher": teacher_recipe(dataset)} | {
+        f"{dataset}.{method}": recipe(dataset, method) for method in methods
+    }
