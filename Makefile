@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank lock clean
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-augment lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ select-digits: $(INSTALLED)  ## Choose the digits recipes' settings on held-out 
 
 bench-softrank: $(INSTALLED)  ## Measure the soft-rank operator beside its peers
 	$(BIN)/python benchmarks/softrank.py
+
+bench-augment: $(INSTALLED)  ## Measure the augmentation beside Pillow
+	$(BIN)/python benchmarks/augment.py
 
 lock:  ## Renew requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
