@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
+from rankdistill.data import RANGES, Operation
+
 Picture = Image.Image
 
 
@@ -53,3 +55,21 @@ def picture(array: NDArray[np.uint8]) -> Picture:
 
 def pixels(image: Picture) -> NDArray[np.uint8]:
     return np.asarray(image)
+
+
+def weak_view(row: NDArray[np.uint8], words: list[int], padding: int) -> Picture:
+    """Crop and mirror an image as its words say."""
+    top, left = (word * (2 * padding + 1) >> 32 for word in words[:2])
+    return cropped(picture(row), top, left, bool(words[2] >> 31), padding)
+
+
+def strong_view(row: NDArray[np.uint8], geometry: list[int], words: list[int], padding: int) -> Picture:
+    """Crop and mirror an image, apply two operations and cut out a box, as words of `random.draws` say."""
+    image = weak_view(row, geometry, padding)
+    shares = [(word + 0.5) / 2**32 for word in words[2:]]
+    for word, share in zip(words[:2], shares, strict=False):
+        kind = Operation(word * 14 >> 32)
+        low, high = RANGES[kind]
+        image = OPERATIONS[kind.name](image, low + (high - low) * share)
+    x, y = (side + (1 - side) * share for side, share in zip(image.size, shares[3:], strict=True))
+    return cut_out(image, 0.5 * shares[2], x, y)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from pillow_view import OPERATIONS, cropped, cut_out, picture, pixels
+from pillow_view import OPERATIONS, picture, pixels, strong_view
 from torch import Tensor
 
 from rankdistill.data import RANGES, Geometry, Operation, Operations, draw_operations, kernels, operate, portable
@@ -136,15 +136,8 @@ def test_the_strong_view_equals_a_pipeline_of_pillow() -> None:
     words = draws(seed, epoch, indices, stream=Stream.OPERATIONS, count=7).tolist()
     rows = images.permute(0, 2, 3, 1).contiguous().numpy()
     for index in range(num):
-        row, column, mirrored = geometry[index]
-        image = cropped(picture(rows[index]), row * 9 >> 32, column * 9 >> 32, bool(mirrored >> 31), 4)
-        chosen = [Operation(word * 14 >> 32) for word in words[index][:2]]
-        shares = [(word + 0.5) / 2**32 for word in words[index][2:]]
-        for kind, share in zip(chosen, shares, strict=False):
-            low, high = RANGES[kind]
-            image = OPERATIONS[kind.name](image, low + (high - low) * share)
-        image = cut_out(image, 0.5 * shares[2], *(side - (side - 1) * share for share in shares[3:]))
-        assert (strong[index].permute(1, 2, 0).numpy() == pixels(image)).all(), (index, chosen)
+        image = strong_view(rows[index], geometry[index], words[index], 4)
+        assert (strong[index].permute(1, 2, 0).numpy() == pixels(image)).all(), (index, words[index])
 
 
 def test_views_crop_for_themselves() -> None:
@@ -171,3 +164,18 @@ def test_kernels_number_the_operations_alike() -> None:
     for kind in list(Operation)[1 : Operation.ROTATE + 1]:
         assert getattr(kernels, kind.name) == kind
     assert kernels.CUTOUT_COLOUR == portable.CUTOUT_COLOUR
+
+
+def test_nothing_comes_back_from_a_device() -> None:
+    images = images_of(60, 12, 10)
+    geometry = Geometry(padding=2, flip=True, rotation=20.0)
+    for each in (geometry, Geometry(flip=True, random_resized_crop=8)):
+        views = Views(0, each, 12, 10, "mlkd")
+        drawn = views.draw(1, torch.arange(60))
+        real = views.make(images, drawn)
+        unreal = views.make(images.to("meta"), drawn)  # a device without values: reading one would be an error
+        for one, other in zip(real, unreal, strict=True):
+            assert one is not None
+            assert other is not None
+            assert other.device.type == "meta"
+            assert (one.shape, one.dtype) == (other.shape, other.dtype)

@@ -38,28 +38,36 @@ def kernel(function: F) -> F:
 @kernel
 def crop(images: Array, corners: Array, mirrored: Array, padding: int, out: Array) -> None:
     """Write what `augment.crop_and_flip` returns, [B, H, W, C]; `corners` [B, 2] are row and column when padded."""
-    _, height, width, channels = images.shape
-    for b in range(len(images)):
+    num, height, width, channels = images.shape
+    source, target = images.reshape(-1), out.reshape(-1)
+    pitch = np.uintp(width * channels)
+    for b in range(num):
         down = corners[b, 0] - padding
         across = corners[b, 1] - padding
-        first = min(max(0, -across), width)
+        first = min(max(0, -across), width)  # the columns of the crop, not mirrored, that lie in the image
         last = max(min(width, width - across), first)
+        before = np.uintp((width - last if mirrored[b] else first) * channels)
+        size = np.uintp((last - first) * channels)
         for y in range(height):
-            row = out[b, y].reshape(-1)
-            for i in range(len(row)):
-                row[i] = 0
+            to = np.uintp(b * height + y) * pitch
             if not 0 <= y + down < height:
+                for i in range(pitch):
+                    target[to + i] = 0
                 continue
-            source = images[b, y + down].reshape(-1)[(first + across) * channels : (last + across) * channels]
+            for i in range(before):
+                target[to + i] = 0
+            for i in range(before + size, pitch):
+                target[to + i] = 0
+            to += before
+            start = np.uintp(((b * height + y + down) * width + first + across) * channels)
             if mirrored[b]:
-                end = (width - first) * channels
-                for i in range(0, len(source), channels):
-                    for c in range(channels):
-                        row[end - channels - i + c] = source[i + c]
+                step = np.uintp(channels)
+                for i in range(np.uintp(0), size, step):
+                    for c in range(step):
+                        target[to + size - step - i + c] = source[start + i + c]
             else:
-                start = first * channels
-                for i in range(len(source)):
-                    row[start + i] = source[i]
+                for i in range(size):
+                    target[to + i] = source[start + i]
 
 
 @kernel
