@@ -22,11 +22,12 @@ from .data.sets import DataSet, Split
 from .data.splits import few_labels, hold_out
 from .methods import METHODS
 from .models import MODELS
-from .models.checkpoints import load_into
+from .models.checkpoints import PUBLISHED, load_into
 from .network import Network, pair_of, roles, select_roles
 from .run import SHARED_OPTIONS, Data, Run, describe, look_up
-from .storage import digest_of, load_weights, write_json
+from .storage import digest_of, write_json
 from .train import Plan, State, Watcher, evaluate
+from .weights import read_weights
 
 
 def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
@@ -145,7 +146,7 @@ def evaluate_weights(
     """Return the accuracy in percent of saved weights on the test images of a data set, and what was measured.
 
     Args:
-        path: a safetensors file.
+        path: a safetensors file, or a checkpoint of others.
         model: the architecture, needed where the file's header does not say it.
         data_name: the data set, likewise.
         root: the data set's folder or archive.
@@ -154,7 +155,7 @@ def evaluate_weights(
     Raises:
         ValueError: a name, the file or the data is wrong. FileNotFoundError: a file is not there.
     """
-    weights, header = load_weights(path)
+    weights, header = read_weights(path)
     saved = header.get("data", {})
     model = model or header.get("model")
     data_name = data_name or saved.get("name")
@@ -166,12 +167,19 @@ def evaluate_weights(
     data = load_data(config)
     module = MODELS[model](data.num_classes)
     load_into(module, weights, name=model, source=str(path))
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision("auto", accelerator))
-    module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
     data = dataclasses.replace(data, mean=mean, std=std)
-    accuracy = evaluate(module, _evaluated(data.test, data, fabric.device), fabric.autocast)
-    return {"model": model, "data": data_name, "images": len(data.test), **accuracy}
+    result = {"model": model, "data": data_name, "images": len(data.test), **measure(module, data, accelerator)}
+    if "recipe" not in header and (data_name, model) in PUBLISHED:
+        result["published"] = PUBLISHED[data_name, model].top1
+    return result
+
+
+def measure(module: nn.Module, data: DataSet, accelerator: str = "auto") -> dict[str, float]:
+    """Return a network's accuracy in percent on the test images. Moves the network to the accelerator."""
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision("auto", accelerator))
+    module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return evaluate(module, _evaluated(data.test, data, fabric.device), fabric.autocast)
 
 
 def load_data(data: Data) -> DataSet:
@@ -203,7 +211,7 @@ def _teacher_weights(run: Run) -> dict[str, Tensor]:
             f"the recipe {run.recipe} needs weights of a trained {run.teacher}: pass --teacher-weights FILE, made by "
             f"`rankdistill train-teacher {run.recipe.split('.')[0]} --model {run.teacher}`"
         )
-    weights, header = load_weights(run.teacher_weights)
+    weights, header = read_weights(run.teacher_weights)
     saved = header.get("model", run.teacher)
     if saved != run.teacher:
         raise ValueError(f"{run.teacher_weights} holds a {saved}, not a {run.teacher}: pass --teacher {saved}")

@@ -119,7 +119,9 @@ def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
         raise FileNotFoundError(f"there is no file {path}: check the path")
     archive = _archive(path)
     if archive:
-        raise ValueError(f"{path} is a {archive} archive, not a checkpoint: extract it, and give one of the files in it")
+        raise ValueError(
+            f"{path} is a {archive} archive, not a checkpoint: extract it, and give one of the files in it"
+        )
     content = _load(path)
     weights = _unprefixed(_tensors_in(content, path), path)
     owners = {name.split(".")[0] for name in weights} & {"student", "teacher"}
