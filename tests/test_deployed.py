@@ -6,7 +6,8 @@ import pytest
 import torch
 import tyro
 
-from rankdistill.build import build, evaluate_weights
+from rankdistill.build import build
+from rankdistill.evaluation import evaluate_weights
 from rankdistill.methods import DEPLOYED
 from rankdistill.models import MODELS
 from rankdistill.run import Data, Optim, Run, loss, options_of

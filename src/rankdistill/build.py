@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,19 +20,20 @@ from .core import EachView, Method, Pair, Sum
 from .data import DATASETS
 from .data.schedule import Batches
 from .data.sets import DataSet
-from .launch import environment, launched, resolve_precision
-from .methods import DEPLOYED, METHODS
+from .launch import environment, launched
+from .methods import METHODS
 from .methods.lskd import Standardized, check_standardizable
 from .models import MODELS
 from .models.checkpoints import load_into
 from .network import Network, pair_of, roles, select_roles
-from .run import SHARED_OPTIONS, Data, Run, describe, look_up
+from .run import SHARED_OPTIONS, Run, describe, look_up
 from .state import State
-from .storage import digest_of, load_weights, write_json
+from .storage import digest_of, write_json
 from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
 from .teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
-from .train import Plan, Watcher, evaluate
+from .train import Plan, Watcher
 from .updates import UPDATES, UpdateRule
+from .weights import read_weights
 
 
 def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
@@ -245,48 +245,6 @@ def check_options(losses: Mapping[str, Any]) -> None:
             method(**_options(config))
 
 
-def evaluate_weights(
-    path: Path,
-    *,
-    model: str | None = None,
-    data_name: str | None = None,
-    root: Path | None = None,
-    accelerator: str = "auto",
-) -> dict[str, str | int | float]:
-    """Return the accuracy in percent of saved weights on the test images of a data set, and what was measured.
-
-    Args:
-        path: a safetensors file.
-        model: the architecture, needed where the file's header does not say it.
-        data_name: the data set, likewise.
-        root: the data set's folder or archive.
-        accelerator: "auto", "cpu", "cuda" or "mps".
-
-    Raises:
-        ValueError: a name, the file or the data is wrong. FileNotFoundError: a file is not there.
-    """
-    weights, header = load_weights(path)
-    saved = header.get("data", {})
-    model = model or header.get("model")
-    data_name = data_name or saved.get("name")
-    if model is None or data_name is None:
-        raise ValueError(f"{path} does not say its model and data set: pass --model and --data")
-    look_up(MODELS, model, "model")
-    look_up(DATASETS, data_name, "data set")
-    config = Data(**saved, root=root) if data_name == saved.get("name") else Data(name=data_name, root=root)
-    data = load_data(config)
-    module = MODELS[model](data.num_classes)
-    if "deployed" in header:
-        module = look_up(DEPLOYED, header["deployed"], "deployed student").rebuild(module, weights)
-    load_into(module, weights, name=model, source=str(path))
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision("auto", accelerator))
-    module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
-    data = dataclasses.replace(data, mean=mean, std=std)
-    accuracy = evaluate(module, test_batches(data.test, data, config, fabric.device), fabric.autocast)
-    return {"model": model, "data": data_name, "images": len(data.test), **accuracy}
-
-
 def _teacher_weights(run: Run) -> dict[str, Tensor]:
     if run.teacher is None:
         if run.teacher_weights is not None:
@@ -298,7 +256,7 @@ def _teacher_weights(run: Run) -> dict[str, Tensor]:
             f"the recipe {run.recipe} needs weights of a trained {run.teacher}: pass --teacher-weights FILE, made by "
             f"`rankdistill train-teacher {run.recipe.split('.')[0]} --model {run.teacher}`"
         )
-    weights, header = load_weights(run.teacher_weights)
+    weights, header = read_weights(run.teacher_weights)
     if "deployed" in header:
         raise ValueError(
             f"{run.teacher_weights} holds a {header.get('model')} as {header['deployed']} deploys it, with layers that "

@@ -17,6 +17,7 @@ COMMANDS = {
     "train-teacher": "train a teacher on a data set",
     "distill": "train a student by a recipe",
     "evaluate": "measure the accuracy of saved weights",
+    "convert-checkpoint": "turn a checkpoint of others into safetensors",
     "demo": "teacher and students on real digits, with a table and a page",
     "list": "show data sets, models, methods and recipes",
 }
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name); return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        lines = "\n".join(f"  {name:<14} {text}" for name, text in COMMANDS.items())
+        lines = "\n".join(f"  {name:<18} {text}" for name, text in COMMANDS.items())
         print(_USAGE.format(commands=lines), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +17,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from .build import build, evaluate_weights
+from .build import build
 from .console import Terminal
+from .convert import convert_checkpoint
 from .data import DATASETS
 from .demo import run_demo, table_of
+from .evaluation import evaluate_weights
 from .interrupt import Interrupted
 from .methods import METHODS
 from .models import MODELS
+from .models.checkpoints import Subtree, difference_from_published
 from .recipes import RECIPES
 from .recipes.protocols import PROTOCOLS
 from .recipes.takd import CHAINS, fit_chain, result_of
@@ -60,7 +64,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
         """Measure the accuracy of saved weights on the test images; prints JSON.
 
         Args:
-            weights: a safetensors file. Those that this program wrote say themselves what they are.
+            weights: a safetensors file, or a checkpoint of others. Those that this program wrote say themselves what
+                they are.
             model: the architecture, where the file does not say it.
             data: the data set, where the file does not say it.
             root: the data set's folder or archive.
@@ -68,9 +73,55 @@ def _evaluate(arguments: Sequence[str]) -> None:
         """
         with _refusing():
             result = evaluate_weights(weights, model=model, data_name=data, root=root, accelerator=accelerator)
-        print(json.dumps(result))
+        _show_accuracy(result)
 
     tyro.cli(evaluate, args=list(arguments), prog="rankdistill evaluate")
+
+
+def _convert_checkpoint(arguments: Sequence[str]) -> None:
+    def convert(
+        checkpoint: tyro.conf.Positional[Path],
+        *,
+        model: str,
+        out: Path | None = None,
+        data: str | None = None,
+        root: Path | None = None,
+        subtree: Subtree = "student",
+        accelerator: Accelerator = "auto",
+    ) -> None:
+        """Write a checkpoint of others (mdistiller, RepDistiller, CTKD, ReviewKD ...) as safetensors; prints JSON.
+
+        Args:
+            checkpoint: the file, as torch.save wrote it. No code in it is run.
+            model: its architecture.
+            out: the new file; by default beside the old one, with the ending .safetensors.
+            data: measure the accuracy on the test images of this data set.
+            root: the data set's folder or archive.
+            subtree: which network, where the file holds a student and a teacher.
+            accelerator: where to run.
+        """
+        with _refusing():
+            result = convert_checkpoint(
+                checkpoint,
+                model=model,
+                out=out,
+                data_name=data,
+                root=root,
+                subtree=subtree,
+                accelerator=accelerator,
+            )
+        _show_accuracy(result)
+
+    tyro.cli(convert, args=list(arguments), prog="rankdistill convert-checkpoint")
+
+
+def _show_accuracy(result: Mapping[str, str | int | float]) -> None:
+    """Print a result as JSON, and to stderr what there is to say if it is not the published one."""
+    print(json.dumps(result))
+    if "published" in result:
+        sentence = difference_from_published(str(result["data"]), str(result["model"]), float(result["top1"]))
+        if sentence:
+            print(f"rankdistill: {sentence}", file=sys.stderr)
 
 
 def _demo(arguments: Sequence[str]) -> None:
@@ -120,6 +171,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train-teacher": _train_teacher,
     "distill": _distill,
     "evaluate": _evaluate,
+    "convert-checkpoint": _convert_checkpoint,
     "demo": _demo,
     "list": _list,
 }

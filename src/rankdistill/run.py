@@ -142,7 +142,7 @@ class Run:
         recipe: the recipe that it comes from; names the folder.
         student: the network that is trained, a name of `rankdistill list`.
         teacher: the network that it learns from, or None.
-        teacher_weights: a safetensors file that `train-teacher` wrote.
+        teacher_weights: a safetensors file that `train-teacher` wrote, or a checkpoint of others.
         losses: name -> weight and options. "task" is the loss on the labels.
         data: the images.
         optim: the optimizer.

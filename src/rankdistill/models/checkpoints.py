@@ -1,10 +1,142 @@
-"""Weights into networks, with one sentence where they do not fit."""
+"""Others' checkpoints: read without running what is in them, and put into networks.
+
+Known are the layouts of RepDistiller (also TTM, NORM, FCFD, ICKD, CTKD, DIST), of mdistiller (also MLKD, LSKD, CAT-KD),
+whose training output holds student and teacher in one, and of ReviewKD, a bare state dict; in the zip format of today
+or the one before PyTorch 1.6. A pickle can name any function to be called when it is read. Here only tensors, plain
+containers and numbers are, by torch's own restricted reader, and two kinds of harmless values that these files hold.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+import pickle
+import re
+import struct
+import tarfile
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+
+Subtree = Literal["student", "teacher"]
+
+_PLACES = ("model", "state_dict", "net")
+_MODULE = re.compile(r"^(module\.)+")
+_GLOBAL = re.compile(r"GLOBAL (\S+)")
+# What the restricted reader raises on files that are damaged or something else: it checks little of what it reads.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    struct.error,
+)
+# A scalar's constructor by its name under NumPy 1 and 2, and the dtypes of the numbers that are found in checkpoints.
+_scalar = cast("Callable[..., Any]", np.float64(0.0).__reduce__()[0])
+_HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
+    argparse.Namespace,
+    (_scalar, "numpy.core.multiarray.scalar"),
+    (_scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds of one network.
+
+    Attributes:
+        weights: name -> tensor on the CPU, without prefixes; batch norms have all their buffers.
+        accuracy: what the file says of it, in percent in all known files; None if it says nothing.
+    """
+
+    weights: dict[str, Tensor]
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file that its authors publish.
+
+    Attributes:
+        file: where it is in their archive or on their server.
+        top1: accuracy on the test images in percent, by their tables.
+    """
+
+    file: str
+    top1: float
+
+
+PUBLISHED: dict[tuple[str, str], Published] = {
+    ("cifar100", "resnet56"): Published("resnet56_vanilla/ckpt_epoch_240.pth", 72.34),
+    ("cifar100", "resnet110"): Published("resnet110_vanilla/ckpt_epoch_240.pth", 74.31),
+    ("cifar100", "resnet32x4"): Published("resnet32x4_vanilla/ckpt_epoch_240.pth", 79.42),
+    ("cifar100", "wrn_40_2"): Published("wrn_40_2_vanilla/ckpt_epoch_240.pth", 75.61),
+    ("cifar100", "vgg13"): Published("vgg13_vanilla/ckpt_epoch_240.pth", 74.64),
+    ("cifar100", "resnet50"): Published("ResNet50_vanilla/ckpt_epoch_240.pth", 79.34),
+    ("tiny_imagenet", "resnet18"): Published("ResNet18_vanilla/ti_res18", 62.99),
+    ("tiny_imagenet", "tiny_resnet18"): Published("ResNet18_vanilla/ti_res18", 62.99),
+}
+"""(data set, model) -> the teacher that RepDistiller and mdistiller (cifar100), or mdistiller alone, publish."""
+
+
+def difference_from_published(data: str, model: str, top1: float) -> str | None:
+    """Return a sentence if an accuracy in percent is more than 0.2 from the published teacher's, else None."""
+    known = PUBLISHED.get((data, model))
+    if known is None or abs(top1 - known.top1) <= 0.2 + 1e-9:
+        return None
+    return (
+        f"top-1 is {top1:.2f} %, that of the published {model} ({known.file}) is {known.top1:.2f} %: if this is meant "
+        "to be that file, check that it is the right one, and that the images are all there and normalised as in theirs"
+    )
+
+
+def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
+    """Return a network's weights from a checkpoint of others, whichever of the known layouts it has.
+
+    Args:
+        path: a file that `torch.save` wrote.
+        subtree: which network, where the file holds a student and a teacher.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is an archive of files, is damaged, asks for code to be run, or holds no weights of that network.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: check the path")
+    archive = _archive(path)
+    if archive:
+        raise ValueError(
+            f"{path} is a {archive} archive, not a checkpoint: extract it, and give one of the files in it"
+        )
+    content = _load(path)
+    weights = _unprefixed(_tensors_in(content, path), path)
+    owners = {name.split(".")[0] for name in weights} & {"student", "teacher"}
+    if owners:
+        weights = {
+            name.removeprefix(f"{subtree}."): value for name, value in weights.items() if name.startswith(f"{subtree}.")
+        }
+        weights = _unprefixed(weights, path)
+    if (owners and subtree not in owners) or (not owners and subtree == "teacher"):
+        held = f"a {' and a '.join(sorted(owners))}" if owners else "one network, not a student and a teacher"
+        raise ValueError(f"{path} holds {held}: there is no {subtree} to take out of it")
+    accuracy = None
+    if subtree == "student" and isinstance(content, Mapping):
+        accuracy = next((_number(content[key]) for key in ("accuracy", "best_acc") if key in content), None)
+    return Checkpoint(_with_counters(weights), accuracy)
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, source: str) -> None:
@@ -36,3 +168,79 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, so
             f"{tuple(own[key].shape)}: check the architecture and the number of classes"
         )
     module.load_state_dict(dict(weights))
+
+
+def _archive(path: Path) -> str | None:
+    """Return what kind of archive of files it is; torch's own files are zip archives too, and do not count."""
+    if tarfile.is_tarfile(path):  # first, since a zip file at the end of a tar archive makes it look like one
+        return "tar"
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return None if any(name.endswith("data.pkl") for name in archive.namelist()) else "zip"
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        pass  # damaged: torch's reader says so
+    return None
+
+
+def _load(path: Path) -> object:
+    known = set(torch.serialization.get_safe_globals())
+    harmless = [entry for entry in _HARMLESS if entry not in known]  # leaving the context forgets what it was given
+    with path.open("rb") as file:
+        try:
+            with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that others' pickle protocol may not be understood
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except _UNREADABLE as error:
+            asked = _GLOBAL.search(str(error))
+            if asked:
+                raise ValueError(
+                    f"{path} was not opened: it asks for {asked[1]!r} to be called, which weights do not need. Save "
+                    "the network's state_dict() alone, in the program that wrote the file, and give that"
+                ) from error
+            raise ValueError(
+                f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or nothing that "
+                "torch.save wrote; fetch it again"
+            ) from error
+
+
+def _tensors_in(content: object, path: Path) -> dict[str, Tensor]:
+    """The first of the usual places that is a dict of tensors, or the whole content if it is one."""
+    if isinstance(content, Mapping):
+        for candidate in (*(content.get(place) for place in _PLACES), content):
+            if isinstance(candidate, Mapping) and candidate:
+                names, values = all(isinstance(name, str) for name in candidate), candidate.values()
+                if names and all(isinstance(value, Tensor) for value in values):
+                    return dict(candidate)
+        holds = f"the keys {', '.join(map(str, list(content)[:8]))}" if content else "nothing"
+    else:
+        holds = f"a {type(content).__name__}"
+    raise ValueError(
+        f"{path} holds {holds}: weights are looked for under {', '.join(_PLACES)} and at the top, as a dict of "
+        "tensors; save a state_dict() there"
+    )
+
+
+def _unprefixed(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Take away what DataParallel puts before each name, however often it did."""
+    plain = {_MODULE.sub("", name): value for name, value in weights.items()}
+    if len(plain) != len(weights):
+        raise ValueError(f"{path} has some names both with and without 'module.': save one state_dict() alone")
+    return plain
+
+
+def _with_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add the step counters of batch norms (from 0), which files from before PyTorch 0.4.1 do not have."""
+    complete: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        complete[name] = value
+        counter = name.removesuffix("running_var") + "num_batches_tracked"
+        if name.endswith("running_var") and counter not in weights:
+            complete[counter] = torch.zeros((), dtype=torch.int64)
+    return complete
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, Tensor):
+        return float(value) if value.numel() == 1 else None
+    return float(value) if isinstance(value, int | float | np.number) else None
