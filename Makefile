@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train docs-tables lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench-softrank: $(INSTALLED)  ## Measure the soft-rank operator beside its peers
 
 bench-train: $(INSTALLED)  ## Measure a training step beside the peers' way
 	$(BIN)/python benchmarks/train_step.py
+
+docs-tables: $(INSTALLED)  ## Write the pages of docs/ that are made from the code and from measurements
+	$(BIN)/python docs/generate.py
 
 lock:  ## Renew requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
