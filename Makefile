@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ bench-train: $(INSTALLED)  ## Measure a training step beside the peers' way
 
 bench-augment: $(INSTALLED)  ## Measure the augmentation beside Pillow
 	$(BIN)/python benchmarks/augment.py
+
+docs-tables: $(INSTALLED)  ## Write the pages of docs/ that are made from the code and from measurements
+	$(BIN)/python docs/generate.py
 
 lock:  ## Renew requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \

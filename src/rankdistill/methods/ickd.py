@@ -1,6 +1,6 @@
-"""Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation.
+"""Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation (Liu et al., ICCV 2021).
 
-Liu, Huang, Lin, Xie, Wang, Chang and Liang, ICCV 2021. arXiv:2202.03680; here ICKD-C, the form for classification.
+arXiv:2202.03680; here ICKD-C, the form for classification.
 
     G(f) = F F^T, each row over its Euclidean norm;   F a sample's map as [C, H W]
     ICKD(s, t) = sum of (G(E s) - G(t))^2 / C,   E a trained 1x1 convolution to the teacher's width, then batch norm
