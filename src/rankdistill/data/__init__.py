@@ -9,6 +9,7 @@ from .operations import RANGES, Operation, Operations, draw_operations
 from .schedule import Batches
 from .sets import DataError, DataSet, Load, Split
 from .splits import few_labels, hold_out
+from .views import Views
 from .workers import TransformLoader
 
 DATASETS: dict[str, Load] = {
@@ -35,6 +36,7 @@ __all__ = [
     "Operations",
     "Split",
     "TransformLoader",
+    "Views",
     "crop_and_flip",
     "draw_operations",
     "evaluation_batches",
