@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .methods.kd import KD, KDLoss, kd_loss
     from .methods.ra import RA, RankAlignmentLoss, rank_alignment_loss
     from .models import MODELS
+    from .models.checkpoints import Checkpoint, load_into, read_checkpoint
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
     from .softrank import rank_regime, soft_rank, soft_sort
 
@@ -24,6 +25,7 @@ _HOMES = {
     "methods.kd": ("KD", "KDLoss", "kd_loss"),
     "methods.ra": ("RA", "RankAlignmentLoss", "rank_alignment_loss"),
     "models": ("MODELS",),
+    "models.checkpoints": ("Checkpoint", "load_into", "read_checkpoint"),
     "network": ("Network", "Staged", "batch_statistics", "pair_of", "resume", "roles", "select_roles"),
     "softrank": ("rank_regime", "soft_rank", "soft_sort"),
 }
@@ -35,6 +37,7 @@ __all__ = [
     "MODELS",
     "RA",
     "Batch",
+    "Checkpoint",
     "CrossEntropy",
     "EachView",
     "KDLoss",
@@ -49,9 +52,11 @@ __all__ = [
     "__version__",
     "batch_statistics",
     "kd_loss",
+    "load_into",
     "pair_of",
     "rank_alignment_loss",
     "rank_regime",
+    "read_checkpoint",
     "resume",
     "roles",
     "select_roles",
