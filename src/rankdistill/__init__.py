@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .methods.ttm import TTM, WTTM, ttm_loss, wttm_loss
     from .methods.vid import VID, vid_loss
     from .models import MODELS
+    from .models.checkpoints import Checkpoint, load_into, read_checkpoint
     from .network import Network, Staged, batch_statistics, pair_of, resume, roles, select_roles
     from .softrank import rank_regime, soft_rank, soft_sort
     from .state import State
@@ -210,6 +211,11 @@ _HOMES = {
         "vid_loss",
     ),
     "models": ("MODELS",),
+    "models.checkpoints": (
+        "Checkpoint",
+        "load_into",
+        "read_checkpoint",
+    ),
     "network": (
         "Network",
         "Staged",
@@ -273,6 +279,7 @@ __all__ = [
     "Bilevel",
     "CRLDTerms",
     "CentredMSE",
+    "Checkpoint",
     "CrossEntropy",
     "Descend",
     "EachView",
@@ -320,6 +327,7 @@ __all__ = [
     "ickd_loss",
     "kd_loss",
     "kdsvd_loss",
+    "load_into",
     "margin_distance",
     "mask_fractions",
     "meta_gradients",
@@ -335,6 +343,7 @@ __all__ = [
     "projected_feature_loss",
     "rank_alignment_loss",
     "rank_regime",
+    "read_checkpoint",
     "resume",
     "rkd_angle_loss",
     "rkd_distance_loss",

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -9,40 +11,42 @@ from rankdistill.models import MODELS
 from rankdistill.network import Network, roles
 
 
-@pytest.fixture(params=sorted(path.stem for path in FOLDER.glob("*.npz")))
+@pytest.fixture(params=sorted(path.stem for path in FOLDER.glob("*.npz")), scope="module")
 def name(request) -> str:
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def golden(name) -> Golden:
     with np.load(FOLDER / f"{name}.npz") as file:
         return dict(file)
 
 
-def build(name: str) -> nn.Module:
-    return MODELS[name](SIZES[name]["num_classes"])
-
-
-def images(name: str) -> Tensor:
+@pytest.fixture(scope="module")
+def images(name) -> Tensor:
     return golden_images(SIZES[name]["size"])
 
 
-def test_filling(name, golden):
-    state = filled(build(name).double()).state_dict()
+@pytest.fixture(scope="module")
+def module(name) -> nn.Module:
+    return filled(MODELS[name](SIZES[name]["num_classes"]).double()).eval()
+
+
+def test_filling(module, images, golden):
+    state = module.state_dict()
     floating = [tensor for tensor in state.values() if tensor.is_floating_point()]
     assert len(state) == golden["n_keys"]
     assert_near(sum(tensor.sum() for tensor in floating), golden["param_sum"], tolerance=1e-11)
     assert_near(sum(tensor.square().sum() for tensor in floating), golden["param_sqsum"], tolerance=1e-12)
-    assert_near(images(name).flatten()[:16], golden["input_first16"], tolerance=0)
-    assert_near(images(name).sum(), golden["input_sum"], tolerance=1e-12)
+    assert_near(images.flatten()[:16], golden["input_first16"], tolerance=0)
+    assert_near(images.sum(), golden["input_sum"], tolerance=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
-def test_evaluation(name, golden, dtype, tolerance):
-    module = filled(build(name).to(dtype)).eval()
+def test_evaluation(module, images, golden, dtype, tolerance):
+    copied = copy.deepcopy(module).to(dtype)
     with torch.no_grad():
-        output = Network(module, roles(module)).run(Batch(images(name).to(dtype), None))
+        output = Network(copied, roles(copied)).run(Batch(images.to(dtype), None))
     assert_near(output.logits, golden["logits"], tolerance=tolerance)
     assert_near(output.features["pooled"], golden["pooled"], tolerance=tolerance)
     taps = ["stem", *(f"stage{n}" for n in range(1, 5) if f"stage{n}" in output.features)]
@@ -66,15 +70,14 @@ def test_evaluation(name, golden, dtype, tolerance):
                 assert_near(value, golden[f"{kind}_{number}_{key}"], tolerance=tolerance, scale=scale)
 
 
-def test_training(name, golden):
-    module = filled(build(name).double()).train()
-    filling = running_sums(module)
+def test_training(module, images, golden):
+    copied = copy.deepcopy(module).train()
     with torch.no_grad():
-        logits = Network(module, roles(module)).run(Batch(images(name), None)).logits
+        logits = Network(copied, roles(copied)).run(Batch(images, None)).logits
     assert_near(logits, golden["train_logits"], tolerance=1e-9)
-    tracked = [buffer.item() for key, buffer in module.named_buffers() if key.endswith("num_batches_tracked")]
+    tracked = [buffer.item() for key, buffer in copied.named_buffers() if key.endswith("num_batches_tracked")]
     assert set(tracked) == {1}
-    sums = running_sums(module)
+    filling, sums = running_sums(module), running_sums(copied)
     for statistic, golden_sum in (("running_mean", "train_running_mean_sum"), ("running_var", "train_running_var_sum")):
         once = updated_once(filling[statistic], golden[golden_sum], golden["train_num_batches_tracked"])
         assert_near(sums[statistic], once, tolerance=1e-9)
