@@ -64,6 +64,26 @@ def test_the_second_time_nothing_is_decoded(tree: Path, cache: Path, decodings: 
     assert torch.equal(torch.from_numpy(pixels), data.train.images.permute(0, 2, 3, 1))
 
 
+def test_many_chunks_stay_in_order(
+    tree: Path, cache: Path, decodings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load(tree)
+    for images_of_a_chunk in (1, 2):
+        monkeypatch.setattr("rankdistill.data.images._CHUNK_BYTES", images_of_a_chunk * 64 * 64 * 3)
+        assert same(data, load(tree))
+        for _ in range(2):
+            assert same(data, load(tree, cache=cache / str(images_of_a_chunk)))
+    assert decodings == [17, 6] * 5
+
+
+def test_an_error_ends_the_decoding(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankdistill.data.images._CHUNK_BYTES", 1)
+    for name in ("n03_0.JPEG", "n03_9.JPEG"):
+        (tree / "train" / "n03" / "images" / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"n03_0.JPEG in .* is no whole JPEG"):  # the first in order
+        load(tree)
+
+
 def test_without_a_cache_nothing_is_written(tree: Path) -> None:
     before = sorted(tree.parent.rglob("*"))
     load(tree)
