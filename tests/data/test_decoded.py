@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -226,6 +227,15 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tree: Path, tmp_path: Path)
     with pytest.warns(UserWarning, match=r"decoded images cannot be kept in .*file \(.*\): choose another folder"):
         data = load(tree, cache=tmp_path / "file")
     assert same(data, load(tree))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_without_pillow_the_error_says_what_to_install(
+    tree: Path, cache: Path, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match=r"by Pillow: pip install rankdistill\[train\]"):
+        load(tree, cache=cache if cached else None)
 
 
 def test_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
