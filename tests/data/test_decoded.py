@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,6 +63,26 @@ def test_the_second_time_nothing_is_decoded(tree: Path, cache: Path, decodings: 
     assert list(entries(cache)) == names
     pixels = np.load(entries(cache)["tiny_imagenet-3-train-64px.npy"])
     assert torch.equal(torch.from_numpy(pixels), data.train.images.permute(0, 2, 3, 1))
+
+
+def test_many_chunks_stay_in_order(
+    tree: Path, cache: Path, decodings: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load(tree)
+    for images_of_a_chunk in (1, 2):
+        monkeypatch.setattr("rankdistill.data.images._CHUNK_BYTES", images_of_a_chunk * 64 * 64 * 3)
+        assert same(data, load(tree))
+        for _ in range(2):
+            assert same(data, load(tree, cache=cache / str(images_of_a_chunk)))
+    assert decodings == [17, 6] * 5
+
+
+def test_an_error_ends_the_decoding(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankdistill.data.images._CHUNK_BYTES", 1)
+    for name in ("n03_0.JPEG", "n03_9.JPEG"):
+        (tree / "train" / "n03" / "images" / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"n03_0.JPEG in .* is no whole JPEG"):  # the first in order
+        load(tree)
 
 
 def test_without_a_cache_nothing_is_written(tree: Path) -> None:
@@ -206,6 +227,15 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tree: Path, tmp_path: Path)
     with pytest.warns(UserWarning, match=r"decoded images cannot be kept in .*file \(.*\): choose another folder"):
         data = load(tree, cache=tmp_path / "file")
     assert same(data, load(tree))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_without_pillow_the_error_says_what_to_install(
+    tree: Path, cache: Path, cached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(DataError, match=r"by Pillow: pip install rankdistill\[train\]"):
+        load(tree, cache=cache if cached else None)
 
 
 def test_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:

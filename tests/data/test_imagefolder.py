@@ -58,6 +58,12 @@ def test_test_is_preferred_to_val(tree: Path) -> None:
     assert len(load(tree, image_size=8).test) == 4
 
 
+def test_a_test_folder_without_classes_is_passed_over(tree: Path) -> None:
+    (tree / "test").rename(tree / "val")
+    write_image(tree / "test" / "images" / "test_0.png", 0)
+    assert len(load(tree, image_size=8).test) == 4
+
+
 def test_the_size_is_imagenets(tree: Path) -> None:
     data = load(tree)
     assert data.image_shape == (3, 224, 224)
@@ -184,6 +190,5 @@ def test_arguments_without_meaning_are_refused(tree: Path) -> None:
 
 def test_the_official_layout_of_tiny_imagenet_is_not_taken_for_classes(tmp_path: Path) -> None:
     root = write_tiny_imagenet(tmp_path)
-    shutil.rmtree(root / "test")
     with pytest.raises(DataError, match=r"val has all its images in one folder, 'images': .*data set tiny_imagenet"):
         load(root)

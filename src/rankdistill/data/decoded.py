@@ -28,8 +28,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from .files import Files
-from .images import Decode, decoded_chunks
-from .sets import DataError, Split
+from .images import Decode, decoded_chunks, pillow
+from .sets import Split
 
 _FORMAT = 1  # of what is kept, and of how data sets decode: a new number has everything decoded anew
 _DAY = 24 * 60 * 60
@@ -106,10 +106,9 @@ def _pixels(
 
 def _versions() -> list[str]:
     """What decides how a file is decoded, beside the code of the data set."""
-    try:
-        from PIL import __version__, features
-    except ImportError as error:
-        raise DataError("images are decoded by Pillow: pip install rankdistill[train]") from error
+    pillow()
+    from PIL import __version__, features
+
     return [__version__, str(features.version("jpg")), str(features.version("libjpeg_turbo"))]
 
 

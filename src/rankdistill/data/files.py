@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import zipfile
 import zlib
@@ -75,7 +76,8 @@ def in_zip(path: Path, folder: str, *, remedy: str) -> Iterator[Files]:
         DataError: the zip is broken, or has members that point outside.
     """
     try:
-        archive = zipfile.ZipFile(path)
+        with _no_collection():
+            archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise DataError(f"{path} is truncated or no zip ({error}): {remedy}") from error
     with archive:
@@ -87,6 +89,18 @@ def in_zip(path: Path, folder: str, *, remedy: str) -> Iterator[Files]:
             if name.startswith(f"{folder}/") and not member.is_dir():
                 marks[name.removeprefix(f"{folder}/")] = f"{member.file_size} {member.CRC:08x}"
         yield Files(str(path), marks, remedy, lambda name: archive.read(f"{folder}/{name}"))
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Hold garbage collection off, which takes a third of the time while zipfile makes 100,000 objects."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _walk(folder: str, below: str) -> Iterator[tuple[str, str]]:

@@ -24,8 +24,9 @@ def load(
     """Return images of your own, in a folder per class, by default 224 x 224. See `sets.Load`.
 
     Classes are the folders of root/train, sorted by name as torchvision's ImageFolder does; images may lie deeper.
-    The test part is root/test, or root/val where that is not there. Hidden files and files that are no images by their
-    name are left out. Images are normalised with ImageNet's mean and standard deviation.
+    The test part is root/test if it has folders of classes, else root/val; where both have, val is left alone. Hidden
+    files and files that are no images by their name are left out. Images are normalised with ImageNet's mean and
+    standard deviation.
 
     Args:
         root: the folder that has train.
@@ -44,11 +45,10 @@ def load(
         raise DataError("imagefolder needs a root: the folder that has train and test (or val)")
     size = IMAGENET_SIZE if image_size is None else image_size
     check_size(size)
-    places = {"train": root / "train", "test": root / "test" if (root / "test").is_dir() else root / "val"}
-    if not all(place.is_dir() for place in places.values()):
-        wrong = "train" if not places["train"].is_dir() else "test, and no val"
-        raise DataError(f"{root} has no folder {wrong}: give the folder that has train and test (or val)")
-    names = _class_names(places["train"])
+    if not (root / "train").is_dir():
+        raise DataError(f"{root} has no folder train: give the folder that has train and test (or val)")
+    names = _class_names(root / "train")
+    places = {"train": root / "train", "test": _test_folder(root, names)}
     files = {part: in_folder(place, remedy=_REMEDY) for part, place in places.items()}
     parts = {part: (files[part], _listed(files[part], names)) for part in files}
     _check_each_has_images(places["train"], names, parts["train"][1])
@@ -64,6 +64,16 @@ def _class_names(train: Path) -> tuple[str, ...]:
     if len(names) < 2:
         raise DataError(f"{train} has {len(names)} class folders: at least 2 are needed, with a class's images in each")
     return tuple(names)
+
+
+def _test_folder(root: Path, names: Sequence[str]) -> Path:
+    """Return test, unless its images have no classes, as ImageNet's, and val is there."""
+    test, val = root / "test", root / "val"
+    if any((test / name).is_dir() for name in names) or (test.is_dir() and not val.is_dir()):
+        return test
+    if not val.is_dir():
+        raise DataError(f"{root} has no folder test, and no val: give the folder that has train and test (or val)")
+    return val
 
 
 def _check_each_has_images(train: Path, names: Sequence[str], listed: Listed) -> None:

@@ -9,6 +9,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +38,19 @@ class UndecodableError(ValueError):
 
 Decode = Callable[[bytes], "Image"]
 """From the content of a file to an RGB image of the size that is wanted; raises UndecodableError."""
+
+
+def pillow() -> ModuleType:
+    """Return PIL.Image.
+
+    Raises:
+        DataError: Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DataError("images are decoded and resized by Pillow: pip install rankdistill[train]") from error
+    return Image
 
 
 def is_image(name: str) -> bool:
@@ -99,9 +113,8 @@ def resized(images: UInt8[Tensor, "images side side 3"], size: int) -> UInt8[Ten
     """Return images of `size` pixels, as `square` makes them; the same images if they have that size."""
     if size == images.shape[1]:
         return images
-    from PIL import Image
-
-    pixels = np.stack([np.asarray(square(Image.fromarray(image), size)) for image in images.numpy()])
+    from_array = pillow().fromarray
+    pixels = np.stack([np.asarray(square(from_array(image), size)) for image in images.numpy()])
     return torch.from_numpy(pixels)
 
 
@@ -116,9 +129,7 @@ def decoded_chunks(
     Raises:
         DataError: an image cannot be read or decoded; its name is given.
     """
-    from PIL import Image
-
-    Image.preinit()  # before threads do
+    pillow().preinit()  # before threads do
 
     def chunk(start: int) -> UInt8[np.ndarray, "chunk size size 3"]:
         chosen = names[start : start + step]
