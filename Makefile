@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ bench-augment: $(INSTALLED)  ## Measure the augmentation beside Pillow
 
 docs-tables: $(INSTALLED)  ## Write the pages of docs/ that are made from the code and from measurements
 	$(BIN)/python docs/generate.py
+
+bench-every-method: $(INSTALLED)  ## Train by every method on a part of Tiny-ImageNet (DATA=its zip or folder)
+	$(BIN)/python benchmarks/every_method.py $(DATA)
 
 lock:  ## Renew requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
