@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ CLASSES = 10
 SAMPLES = 10
 BATCH_SIZE = 4
 
-# The cheapest pairs of one family, and of two.
+# Pairs that take little time: of one family, and of two.
 _ALIKE = (("wrn_40_2", "wrn_16_2"), ("resnet56", "resnet20"), ("wrn_40_2", "wrn_40_1"), ("vgg13", "vgg8"))
 _ACROSS = (("wrn_40_2", "shufflenetv1"), ("vgg13", "mobilenetv2"))
 
@@ -54,12 +55,20 @@ def whole_matrix() -> list[Cell]:
 
 
 def quick_matrix() -> list[Cell]:
-    """Return each setting on a cheap pair of one family and on one of two, and each pair with two settings or more."""
-    names = list(SETTINGS)
-    cells = [Cell(name, *pairs[i % len(pairs)]) for i, name in enumerate(names) for pairs in (_ALIKE, _ACROSS)]
-    others = [pair for pair in (*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS) if pair not in (*_ALIKE, *_ACROSS)]
-    stride = len(names) // (2 * len(others)) or 1
-    return cells + [Cell(names[stride * i % len(names)], *others[i // 2]) for i in range(2 * len(others))]
+    """Return each setting on two pairs of CIFAR-100, such that each pair has two settings or more."""
+    costly = [pair for pair in CIFAR100_PAIRS if pair not in (*_ALIKE, *_ACROSS)]
+    chosen = zip(SETTINGS, itertools.chain(costly, costly, itertools.cycle(_ALIKE)), itertools.cycle(_ACROSS))
+    return [Cell(name, *pair) for name, *pairs in chosen for pair in pairs]
+
+
+def whole_students() -> list[str]:
+    """Return the name of every student."""
+    return sorted({student for _, student in (*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS)})
+
+
+def quick_students() -> list[str]:
+    """Return a student of each family of the quick part."""
+    return ["mobilenetv2", "resnet20", "shufflenetv1", "shufflenetv2", "vgg8", "wrn_16_2"]
 
 
 @dataclass
