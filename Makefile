@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method test-matrix
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -24,6 +24,9 @@ demo: $(INSTALLED)  ## Train a teacher and small students on real digits; table 
 
 test: $(INSTALLED)  ## Run the tests
 	$(BIN)/python -m pytest
+
+test-matrix: $(INSTALLED)  ## Train every setting on every pair of networks for two steps (half an hour)
+	$(BIN)/python -m pytest tests/matrix --whole-matrix
 
 lint: $(INSTALLED)  ## Check format, style, types and import rules
 	$(BIN)/ruff format --check .

@@ -1,0 +1,65 @@
+"""Every method under every update rule: which go together, and two steps with a checkpoint between them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from cells import CLASSES, SAMPLES, Parts, assemble, prepare, take_step
+from checks import assert_learns, assert_resumes, assert_teacher_untouched
+
+from rankdistill import METHODS, UPDATES
+from rankdistill.build import build_method
+from rankdistill.models.resnet import ResNet
+from rankdistill.run import Optim, loss
+
+SIDE = 16
+LEARNS_META = {"cald"}
+TASKS_ALONE = {"ce"}  # DOT separates the loss on labels from others
+UNTAUGHT = {"fcfd": {r"method\..*\.to_student\.": "which bridges back a step uses is drawn"}}
+
+
+def assemble_small(name: str, rule: str, *, seed: int) -> Parts:
+    """Return a method, with its default options, beside cross-entropy on small networks of one family."""
+    torch.manual_seed(1)
+    teacher = ResNet(8, (16, 16, 24, 32), CLASSES)
+    torch.manual_seed(seed)
+    student = ResNet(8, (16, 16, 16, 24), CLASSES)
+    method = build_method(
+        {"task": loss("ce"), **({name: loss(name)} if name not in TASKS_ALONE else {})},
+        student,
+        teacher,
+        torch.zeros(2, 3, SIDE, SIDE),
+        num_samples=SAMPLES,
+        labels=torch.arange(SAMPLES) % CLASSES,
+    )
+    return assemble(student, teacher, method, UPDATES[rule](), Optim())
+
+
+def refusal(name: str, rule: str) -> str | None:
+    """Return what is said where method and rule do not go together."""
+    if rule == "dot" and name in TASKS_ALONE:
+        return "it needs both kinds"
+    if UPDATES[rule].learns_meta == (name in LEARNS_META):
+        return None
+    return "has meta-parameters, which the update rule" if name in LEARNS_META else "and no loss has any"
+
+
+@pytest.mark.parametrize("rule", UPDATES)
+@pytest.mark.parametrize("name", METHODS)
+def test_resumes_under_the_rule(name: str, rule: str, tmp_path: Path) -> None:
+    refused = refusal(name, rule)
+    if refused is not None:
+        with pytest.raises(ValueError, match=refused):
+            take_step(assemble_small(name, rule, seed=0), 0, SIDE)
+        return
+    parts = assemble_small(name, rule, seed=0)
+    assert parts.state.teacher is not None
+    before = {key: value.clone() for key, value in parts.state.teacher.module.state_dict().items()}
+    prepare(parts, SIDE)
+    losses = take_step(parts, 0, SIDE)
+    assert all(value.isfinite() for value in losses.values())
+    assert_learns(parts, UNTAUGHT.get(name, {}))
+    assert_resumes(parts, assemble_small(name, rule, seed=2), SIDE, tmp_path / "checkpoint.pt")
+    assert_teacher_untouched(parts, before)
