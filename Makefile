@@ -25,8 +25,8 @@ demo: $(INSTALLED)  ## Train a teacher and small students on real digits; table 
 test: $(INSTALLED)  ## Run the tests
 	$(BIN)/python -m pytest
 
-test-matrix: $(INSTALLED)  ## Train every setting on every pair of networks for two steps (half an hour)
-	$(BIN)/python -m pytest tests/matrix --whole-matrix
+test-matrix: $(INSTALLED)  ## Every setting on every pair, and runs killed at every step (about an hour)
+	$(BIN)/python -m pytest tests/matrix tests/test_resume.py --whole-matrix
 
 lint: $(INSTALLED)  ## Check format, style, types and import rules
 	$(BIN)/ruff format --check .

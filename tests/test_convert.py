@@ -14,9 +14,10 @@ from rankdistill.cli import main
 from rankdistill.data import DATASETS
 from rankdistill.data.sets import DataSet
 from rankdistill.evaluation import evaluate_weights
+from rankdistill.files import digest_path, write_with_digest
 from rankdistill.models import MODELS
 from rankdistill.models.checkpoints import PUBLISHED, Published
-from rankdistill.storage import digest_of, digest_path, load_weights, save_weights, write_with_digest
+from rankdistill.storage import digest_of, load_weights, save_weights
 from rankdistill.weights import read_weights
 
 DIGITS = {"model": "resnet8", "data_name": "digits"}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from contract_methods import CONTRACT_METHODS
 from test_train import outcome, small_plan
 
 from rankdistill.interrupt import Interrupted, Stop
-from rankdistill.train import Plan, Record, fit
+from rankdistill.train import TIMES, Plan, Record, fit
 
 
 class Killed(Exception):
@@ -59,7 +62,9 @@ def assert_same(left: Plan, right: Plan) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("name", [None, *CONTRACT_METHODS])
-def test_killed_at_any_step(tmp_path: Path, name: str | None, precision: str) -> None:
+def test_killed_at_any_step(tmp_path: Path, name: str | None, precision: str, pytestconfig: pytest.Config) -> None:
+    """At every step if the whole matrix is asked for, at two that are drawn by lot otherwise."""
+
     def plan(folder: str) -> Plan:
         made = dataclasses.replace(small_plan(tmp_path / folder, name, epochs=3), checkpoint_steps=2)
         return in_bf16(made) if precision == "bf16" else made
@@ -67,7 +72,8 @@ def test_killed_at_any_step(tmp_path: Path, name: str | None, precision: str) ->
     whole = plan("whole")
     fit(whole)
     draw = random.Random(f"{name}{precision}")
-    for kill in sorted(draw.sample(range(1, 9), 2)):
+    steps = range(1, 9)
+    for kill in steps if pytestconfig.getoption("whole_matrix") else sorted(draw.sample(steps, 2)):
         killed = plan(f"killed{kill}")
         killed.watchers = [KillsAtStep(kill)]
         with pytest.raises(Killed):
@@ -75,6 +81,34 @@ def test_killed_at_any_step(tmp_path: Path, name: str | None, precision: str) ->
         resumed = plan(f"killed{kill}")
         fit(resumed)
         assert_same(whole, resumed)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("name", ["none", *CONTRACT_METHODS])
+def test_killed_on_two_processes(tmp_path: Path, name: str, precision: str, pytestconfig: pytest.Config) -> None:
+    whole = pytestconfig.getoption("whole_matrix")
+    if not whole and (name, precision) != ("widened", "bf16"):
+        pytest.skip("one cell of the matrix is enough here; make test-matrix runs all")
+    worker = Path(__file__).with_name("resume_worker.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker)]
+    environment = os.environ | {"PYTHONPATH": str(worker.parent)}
+
+    def run(folder: str, step: int) -> bytes | None:
+        command = [*torchrun, str(tmp_path / folder), name, precision, str(step)]
+        done = subprocess.run(command, check=False, capture_output=True, env=environment)
+        assert (done.returncode == 0) == (step == 0), done.stderr.decode()[-2000:]
+        weights = tmp_path / folder / "student.safetensors"
+        return weights.read_bytes() if weights.exists() else None
+
+    undisturbed = run("whole", 0)
+    for step in (1, 4, 5, 8) if whole else (5,):
+        assert run(f"killed{step}", step) is None
+        assert run(f"killed{step}", 0) == undisturbed
+        lines = [
+            (tmp_path / folder / "metrics.jsonl").read_text().splitlines() for folder in ("whole", f"killed{step}")
+        ]
+        records = [[{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in part] for part in lines]
+        assert records[0] == records[1]
 
 
 def test_a_signal_saves_after_the_step_it_came_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from .core import EachView, Method, Pair, Sum
 from .data import DATASETS
 from .data.schedule import Batches
 from .data.sets import DataSet
+from .files import write_json
 from .launch import environment, launched
 from .methods import METHODS
 from .methods.lskd import Standardized, check_standardizable
@@ -28,7 +29,7 @@ from .models.checkpoints import load_into
 from .network import Network, pair_of, roles, select_roles
 from .run import SHARED_OPTIONS, Run, describe, look_up
 from .state import State
-from .storage import digest_of, write_json
+from .storage import digest_of
 from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
 from .teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
 from .train import Plan, Watcher

@@ -23,6 +23,7 @@ from .convert import convert_checkpoint
 from .data import DATASETS
 from .demo import run_demo, table_of
 from .evaluation import evaluate_weights
+from .files import write_atomically
 from .interrupt import Interrupted
 from .methods import METHODS
 from .models import MODELS
@@ -31,7 +32,6 @@ from .recipes import RECIPES
 from .recipes.protocols import PROTOCOLS
 from .recipes.takd import CHAINS, fit_chain, result_of
 from .run import Run, look_up, update_rule
-from .storage import write_atomically
 from .train import Record, fit
 from .updates import UPDATES
 

@@ -101,24 +101,24 @@ class State:
         return self.method.deploy(self.student.module if self.average is None else self.average.module)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps."""
-        meta = {} if self.meta_optimizer is None else {"meta_optimizer": self.meta_optimizer.state_dict()}
-        average = {} if self.average is None else {"average": self.average.state_dict()}
-        return (
-            meta
-            | average
-            | {
-                "student": self.student.module.state_dict(),
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "epoch": self.epoch,
-                "step": self.step,
-                "sums": self.sums,
-                "count": self.count,
-                "seconds": self.seconds,
-                "gradient_norm": self.gradient_norm,
-            }
-        )
+        """Return what a checkpoint keeps; every process calls this, since each has sums of its own."""
+        device = next(self.student.module.parameters()).device
+        saved: dict[str, Any] = {
+            "student": self.student.module.state_dict(),
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": {name: distributed.gather(value.reshape(1)) for name, value in self.sums.items()},
+            "count": distributed.gather(torch.tensor([self.count], device=device)),
+            "seconds": self.seconds,
+            "gradient_norm": self.gradient_norm,
+        }
+        if self.meta_optimizer is not None:
+            saved["meta_optimizer"] = self.meta_optimizer.state_dict()
+        if self.average is not None:
+            saved["average"] = self.average.state_dict()
+        return saved
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned."""
@@ -130,8 +130,10 @@ class State:
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         device = next(self.student.module.parameters()).device
-        self.sums = {name: value.to(device) for name, value in saved["sums"].items()}
-        for name in ("epoch", "step", "count", "seconds", "gradient_norm"):
+        rank = distributed.rank()
+        self.sums = {name: value[rank].to(device) for name, value in saved["sums"].items()}
+        self.count = int(saved["count"][rank])
+        for name in ("epoch", "step", "seconds", "gradient_norm"):
             setattr(self, name, saved[name])
 
 

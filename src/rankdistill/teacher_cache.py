@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from . import distributed
 from .core import Batch, EachView, Method, Output, Sum
 from .data.schedule import Batches
+from .files import write_atomically
 from .network import Network
-from .storage import write_atomically
 
 CacheDtype = Literal["float16", "float32"]
 

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from . import distributed
 from .core import Batch
 from .data.schedule import Batches
+from .files import digest_path, write_atomically, write_json
 from .interrupt import Interrupted, Stop, listening
 from .network import Network
 from .state import Autocast, NonFiniteLoss, OutOfMemory, State, Update, descend
-from .storage import digest_of, digest_path, load_state, save_state, save_weights, write_atomically, write_json
+from .storage import digest_of, load_state, save_state, save_weights
 from .teacher_cache import CachedTeacher
 
 Record = dict[str, Any]
@@ -127,9 +128,9 @@ class Plan:
     def save(self) -> None:
         """Write a checkpoint and keep the last two."""
         distributed.broadcast_buffers(self.state.student.module)
+        saved = self.state.state_dict() | {"identity": self.identity}
         if distributed.rank() == 0:
-            path = self.folder / f"checkpoint-{self.state.step:09d}.pt"
-            save_state(path, self.state.state_dict() | {"identity": self.identity})
+            save_state(self.folder / f"checkpoint-{self.state.step:09d}.pt", saved)
             for old in _checkpoints(self.folder)[:-2]:
                 old.unlink()
                 digest_path(old).unlink(missing_ok=True)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from .files import read_with_digest
 from .models.checkpoints import read_checkpoint
-from .storage import load_weights, read_with_digest
+from .storage import load_weights
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..build import build
+from ..files import read_with_digest
 from ..run import Run
-from ..storage import read_with_digest
 from ..train import Plan, fit
 from . import RECIPES
 
