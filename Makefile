@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train docs-tables lock clean
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train bench-losses bench-methods docs-tables lock clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -44,8 +44,15 @@ bench-softrank: $(INSTALLED)  ## Measure the soft-rank operator beside its peers
 bench-train: $(INSTALLED)  ## Measure a training step beside the peers' way
 	$(BIN)/python benchmarks/train_step.py
 
+bench-losses: $(INSTALLED)  ## Measure losses on logits as shares of a training step
+	$(BIN)/python benchmarks/losses.py
+
+bench-methods: $(INSTALLED)  ## Measure every method's step and memory beside those of KD
+	$(BIN)/python benchmarks/methods.py
+
 docs-tables: $(INSTALLED)  ## Write the pages of docs/ that are made from the code and from measurements
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/costs.py
 
 lock:  ## Renew requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
