@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method test-matrix
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method test-matrix bench-losses bench-methods
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -50,8 +50,15 @@ bench-train: $(INSTALLED)  ## Measure a training step beside the peers' way
 bench-augment: $(INSTALLED)  ## Measure the augmentation beside Pillow
 	$(BIN)/python benchmarks/augment.py
 
+bench-losses: $(INSTALLED)  ## Measure losses on logits as shares of a training step
+	$(BIN)/python benchmarks/losses.py
+
+bench-methods: $(INSTALLED)  ## Measure every method's step and memory beside those of KD
+	$(BIN)/python benchmarks/methods.py
+
 docs-tables: $(INSTALLED)  ## Write the pages of docs/ that are made from the code and from measurements
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/costs.py
 
 bench-every-method: $(INSTALLED)  ## Train by every method on a part of Tiny-ImageNet (DATA=its zip or folder)
 	$(BIN)/python benchmarks/every_method.py $(DATA)

@@ -51,7 +51,13 @@ def row(method: str, student: str, options: argparse.Namespace, teacher: Path) -
     cached = logits or method in ("crld", "dist", "ra", "rkkd", "centred_mse", "cald", "dot")
     arguments = ["distill", f"tiny_imagenet.{method}", "--teacher", "resnet56", "--student", student]
     arguments += ["--protocol", "mdistiller", "--optim.epochs", str(options.epochs), *SHORT, "--runs", str(runs), *data]
-    arguments += ["--no-evaluate-teacher", "--optim.lr", "0.05" if student == "resnet20" else "0.01"]
+    arguments += [
+        "--threads",
+        options.threads,
+        "--no-evaluate-teacher",
+        "--optim.lr",
+        "0.05" if student == "resnet20" else "0.01",
+    ]
     if method != "plain":
         arguments += ["--teacher-weights", str(teacher)]
     if cached:
@@ -73,6 +79,7 @@ def row(method: str, student: str, options: argparse.Namespace, teacher: Path) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path, help="tiny-imagenet-200.zip, or its folder")
+    parser.add_argument("--threads", default="2", help="of torch; 1 where other programs run (default: 2)")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--teacher-epochs", type=int, default=10)
     parser.add_argument("--runs", type=Path, default=Path("runs/every_method"))
@@ -82,6 +89,7 @@ def main() -> None:
     torch.manual_seed(0)
     arguments = ["train-teacher", "tiny_imagenet", "--model", "resnet56", "--optim.epochs", str(options.teacher_epochs)]
     arguments += ["--data.root", str(options.data), *IMAGES, *SHORT, "--optim.lr", "0.1", "--runs", str(options.runs)]
+    arguments += ["--threads", options.threads]
     folder = options.runs / "tiny_imagenet.teacher" / "resnet56"
     teacher = trained(arguments, folder)
     print(f"teacher: top-1 {teacher['last']['top1']:.2f}")

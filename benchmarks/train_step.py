@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import tempfile
@@ -26,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from steps import hardware
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -129,7 +128,7 @@ def our_steps(
     def autocast() -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
 
-    state = State(Network(student), frozen, method, optimizer, autocast, clock=clock)
+    state = State(Network(student), frozen, method, optimizer, autocast=autocast, clock=clock)
     frozen.around = lambda: clock("teacher")
     if cache is not None:
         kept = CachedTeacher(frozen, loader, cache, SAMPLES, CacheOptions(), autocast)
@@ -308,20 +307,6 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     path.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{y + 20}" style="{style}">{body}</svg>\n'
     )
-
-
-def hardware() -> dict[str, Any]:
-    cpu = platform.processor()
-    if (info := Path("/proc/cpuinfo")).exists():
-        cpu = next((line.split(": ")[1] for line in info.read_text().splitlines() if "model name" in line), cpu)
-    return {
-        "cpu": cpu,
-        "capabilities": {k: v for k, v in torch.cpu.get_capabilities().items() if v is True},
-        "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", "all"),
-        "threads": torch.get_num_threads(),
-        "load_average": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        "torch": torch.__version__,
-    }
 
 
 def main() -> None:

@@ -191,7 +191,8 @@ def _state(method: Method) -> str:
             counts["meta-parameters" if is_meta else "parameters" if name in parameters else "buffers"] += value.numel()
         else:
             others += value if isinstance(value, Mapping) else [name]
-    return ", ".join([f"{number:,} {kind}" for kind, number in counts.items() if number] + others) or "none"
+    found = [f"{number:,} {kind if number > 1 else kind[:-1]}" for kind, number in counts.items() if number]
+    return ", ".join(found + others) or "none"
 
 
 def _recipe(name: str) -> str:
