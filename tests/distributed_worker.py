@@ -10,7 +10,8 @@ import torch.distributed as dist
 from torch import nn
 
 from rankdistill import distributed
-from rankdistill.core import Batch, CrossEntropy, Sum
+from rankdistill.core import Batch, CrossEntropy, Output, Sum
+from rankdistill.methods import CRD
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import Network
 from rankdistill.state import State, descend
@@ -47,6 +48,14 @@ def main(kind: str, folder: Path) -> None:
     counter = nn.BatchNorm1d(2)
     counter.num_batches_tracked += distributed.rank() + 5
     distributed.broadcast_state(counter)
+    crd = CRD(4, 4, torch.arange(12) % 3, dim=8, num_negatives=5)
+    for step in range(2):
+        generator = torch.Generator().manual_seed(step)
+        pooled, indices = torch.randn(2, 5, 4, generator=generator), torch.randperm(12, generator=generator)[:5]
+        batch = mine(Batch(torch.zeros(5, 3, 8, 8), indices % 3, indices, step=step))
+        rows = [x.squeeze(0).tensor_split(distributed.world_size())[distributed.rank()] for x in pooled.split(1)]
+        outputs = [Output(x, {"pooled": x}) for x in rows]
+        crd.losses(batch, *outputs)
     state.student.module.train()
     for step in range(STEPS):
         descend(state, mine(a_batch(step, dtype)))
@@ -64,6 +73,7 @@ def main(kind: str, folder: Path) -> None:
         "accuracy": accuracy,
         "gathered": gathered,
         "flag": flag,
+        "memories": [crd.student_memory, crd.teacher_memory, crd.log_z],
         "shared_state": int(counter.num_batches_tracked),
     }
     torch.save(result, folder / f"{kind}-{distributed.world_size()}-{distributed.rank()}.pt")

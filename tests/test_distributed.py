@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import distributed_worker
 import pytest
 import torch
 from distributed_worker import SIZES, STEPS, a_batch, a_state
@@ -70,6 +71,8 @@ def test_processes_agree(two: dict[str, list[dict[str, Any]]], kind: str) -> Non
         assert all(torch.equal(a, b) for a, b in zip(first[name], second[name], strict=True))
     assert first["accuracy"] == second["accuracy"]
     assert first["flag"] == second["flag"] == 75
+    assert all(torch.equal(a, b) for a, b in zip(first["memories"], second["memories"], strict=True))
+    assert first["memories"][2].isfinite().all()
     assert first["shared_state"] == second["shared_state"] == 5
     expected = torch.tensor([[0], [1], [2], [10], [11], [12], [13]])
     assert torch.equal(first["gathered"], expected)
@@ -84,6 +87,13 @@ def test_accuracy_counts_each_sample_once(two: dict[str, list[dict[str, Any]]]) 
     for buffer, shared in zip(state.student.module.buffers(), two["sync64"][0]["shared_buffers"], strict=True):
         buffer.copy_(shared)
     assert evaluate(state.student.module, batches) == two["sync64"][0]["accuracy"]
+
+
+def test_memories_are_those_of_one_process(two: dict[str, list[dict[str, Any]]], tmp_path: Path) -> None:
+    distributed_worker.main("local64", tmp_path)
+    alone = torch.load(tmp_path / "local64-1-0.pt")["memories"]
+    for left, right in zip(alone[:2], two["local64"][0]["memories"][:2], strict=True):
+        torch.testing.assert_close(left, right)
 
 
 def test_one_process_needs_no_group() -> None:

@@ -553,3 +553,17 @@ class TestCompile:
                 torch.testing.assert_close(got.logits, wanted.logits)
                 torch.testing.assert_close(got.features, wanted.features)
         torch.compiler.reset()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_compiled_network_gives_the_same_logits_and_features() -> None:
+    """By the compiler's front end alone; what the back end makes of it is torch's business."""
+    module = MODELS["resnet8"](7).eval()
+    plain = Network(module, select_roles(module, ["stage2", "pooled"]))
+    batch = Batch(torch.randn(4, 3, 16, 16), None)
+    expected = plain.run(batch)
+    plain.compile(backend="eager")
+    found = plain.run(batch)
+    assert torch.equal(found.logits, expected.logits)
+    assert found.features.keys() == expected.features.keys()
+    assert all(torch.equal(found.features[role], value) for role, value in expected.features.items())

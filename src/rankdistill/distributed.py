@@ -86,6 +86,15 @@ def gather(rows: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
 
 
+def of_first(values: Tensor) -> Tensor:
+    """Return what process 0 has. No gradient flows."""
+    if world_size() == 1:
+        return values
+    values = values.detach().clone()
+    dist.broadcast(values, src=0)
+    return values
+
+
 def broadcast_buffers(*modules: nn.Module) -> None:
     """Copy the buffers of process 0 to all: batch norms' running statistics differ, since each saw its own samples."""
     if world_size() > 1:

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from .. import distributed
 from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, check_temperature, full_precision
 from ..network import Network
 
@@ -160,7 +161,7 @@ class CRD(Method):
     key that negatives are drawn with, which the constructor takes from torch's random state.
     A step also holds scores and order of all samples, [B, N], and a copy of the memories.
 
-    Several processes must agree: `remember` needs the indices and embeddings of all, and log Z is to be that of one.
+    Several processes remember the samples of all, so that their memories agree; log Z is that of process 0.
 
     Args:
         student_dim, teacher_dim: sizes of the pooled features.
@@ -261,8 +262,8 @@ class CRD(Method):
         memories = self.student_memory.clone(), self.teacher_memory.clone()  # the backward pass reads them later
         loss, log_z = crd_loss(student, teacher, *memories, contrast, self.log_z, temperature=self.temperature)
         if self.updates_state:
-            self.log_z.copy_(log_z)
-            self.remember(contrast[:, 0], student, teacher)
+            self.log_z.copy_(distributed.of_first(log_z))
+            self.remember(*(distributed.gather(rows) for rows in (contrast[:, 0], student, teacher)))
         return loss
 
     @torch.no_grad()
