@@ -23,7 +23,7 @@ demo: $(INSTALLED)  ## Train a teacher and small students on real digits; table 
 	$(BIN)/rankdistill demo
 
 test: $(INSTALLED)  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-matrix: $(INSTALLED)  ## Every setting on every pair, and runs killed at every step (about an hour)
 	$(BIN)/python -m pytest tests/matrix tests/test_resume.py --whole-matrix

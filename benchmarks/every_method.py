@@ -20,6 +20,10 @@ from rankdistill.launch import resolve_precision
 from rankdistill.recipes.settings import SETTINGS
 
 RESULTS = Path(__file__).parent / "results"
+LOGITS = (
+    *("kd", "dkd", "nkd", "lskd", "lskd_dkd", "lskd_ctkd", "lskd_mlkd", "ttm", "wttm", "ctkd", "mlkd", "crld"),
+    *("dist", "ra", "rkkd", "centred_mse", "cald", "dot"),
+)
 ACROSS = ("fitnets", "at", "crd", "reviewkd", "simkd")
 COLUMNS = (
     "method",
@@ -47,17 +51,11 @@ def trained(arguments: list[str], folder: Path) -> dict[str, Any]:
 def row(method: str, student: str, options: argparse.Namespace, teacher: Path) -> dict[str, object]:
     runs, data = options.runs, ["--data.root", str(options.data), *IMAGES]
     # Methods that read features cannot use the cache, and say so.
-    logits = method in ("kd", "dkd", "nkd", "lskd", "lskd_dkd", "lskd_ctkd", "ttm", "wttm", "ctkd", "mlkd", "lskd_mlkd")
-    cached = logits or method in ("crld", "dist", "ra", "rkkd", "centred_mse", "cald", "dot")
+    cached = method in LOGITS
     arguments = ["distill", f"tiny_imagenet.{method}", "--teacher", "resnet56", "--student", student]
     arguments += ["--protocol", "mdistiller", "--optim.epochs", str(options.epochs), *SHORT, "--runs", str(runs), *data]
-    arguments += [
-        "--threads",
-        options.threads,
-        "--no-evaluate-teacher",
-        "--optim.lr",
-        "0.05" if student == "resnet20" else "0.01",
-    ]
+    arguments += ["--data.num-labels", options.labels, "--threads", options.threads, "--no-evaluate-teacher"]
+    arguments += ["--optim.lr", "0.05" if student == "resnet20" else "0.01"]
     if method != "plain":
         arguments += ["--teacher-weights", str(teacher)]
     if cached:
@@ -69,6 +67,7 @@ def row(method: str, student: str, options: argparse.Namespace, teacher: Path) -
         "teacher": "" if method == "plain" else "resnet56",
         "student": student,
         "top1": round(result["last"]["top1"], 2),
+        "images": int(options.labels),
         "images_per_second": round(result["last"]["images_per_second"], 1),
         "seconds": round(result["seconds"], 1),
         "cached": cached,
@@ -81,6 +80,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="tiny-imagenet-200.zip, or its folder")
     parser.add_argument("--threads", default="2", help="of torch; 1 where other programs run (default: 2)")
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--labels", default="3000", help="training images of the students (default: all 3,000)")
     parser.add_argument("--teacher-epochs", type=int, default=10)
     parser.add_argument("--runs", type=Path, default=Path("runs/every_method"))
     parser.add_argument("--output", type=Path, default=RESULTS)
