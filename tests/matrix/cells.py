@@ -76,21 +76,28 @@ class Parts:
     """What a run of a cell is made of.
 
     Attributes:
-        plain: the student as it was before the method changed it.
+        plain: what Python shows of the student as it was before the method changed it.
     """
 
     state: State
     rule: UpdateRule
-    plain: nn.Module
+    plain: str
 
 
-def assemble_cell(cell: Cell, *, seed: int) -> Parts:
+def teacher_of(cell: Cell) -> nn.Module | None:
+    """Return the teacher, if the setting reads one: random weights, but statistics of the images.
+
+    With statistics that were never measured, the features of a deep network grow without bound from block to block.
+    """
+    reads_teacher = any(METHODS[loss.method].reads_teacher for loss in cell.asked.losses.values())
+    return copy.deepcopy(_teacher(cell.teacher, cell.side)) if reads_teacher else None
+
+
+def assemble_cell(cell: Cell, teacher: nn.Module | None, *, seed: int) -> Parts:
     """Return the parts of a cell; the seed is that of the student's and of the method's initial values."""
     torch.manual_seed(seed)
     asked = cell.asked
     student = MODELS[cell.student](CLASSES)
-    reads_teacher = any(METHODS[loss.method].reads_teacher for loss in asked.losses.values())
-    teacher = trained_teacher(cell.teacher, cell.side) if reads_teacher else None
     method = build_method(
         asked.losses,
         student,
@@ -109,7 +116,7 @@ def assemble(student: nn.Module, teacher: nn.Module | None, method: Method, rule
     Weight decay is 0, so that the optimizer's memory of its first step is the gradient; images are few and weights
     random, so the learning rate is low.
     """
-    plain = copy.deepcopy(student)
+    plain = repr(student)
     rule.check(method)
     adapted = method.adapt(student)
     frozen = None
@@ -127,14 +134,6 @@ def assemble(student: nn.Module, teacher: nn.Module | None, method: Method, rule
         rule.make_meta_optimizer(method),
     )
     return Parts(state, rule, plain)
-
-
-def trained_teacher(name: str, side: int) -> nn.Module:
-    """Return a network with random weights, whose batch norms know the statistics of the images.
-
-    With statistics that were never measured, the features of a deep network grow without bound from block to block.
-    """
-    return copy.deepcopy(_teacher(name, side))
 
 
 @functools.cache

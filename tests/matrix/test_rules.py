@@ -16,6 +16,7 @@ from rankdistill.run import Optim, loss
 
 SIDE = 16
 LEARNS_META = {"cald"}
+OPTIONS: dict[str, dict[str, int]] = {"bilevel": {"every": 1}}  # so that the second step, too, looks ahead
 TASKS_ALONE = {"ce"}  # DOT separates the loss on labels from others
 UNTAUGHT = {"fcfd": {r"method\..*\.to_student\.": "which bridges back a step uses is drawn"}}
 
@@ -34,7 +35,7 @@ def assemble_small(name: str, rule: str, *, seed: int) -> Parts:
         num_samples=SAMPLES,
         labels=torch.arange(SAMPLES) % CLASSES,
     )
-    return assemble(student, teacher, method, UPDATES[rule](), Optim())
+    return assemble(student, teacher, method, UPDATES[rule](**OPTIONS.get(rule, {})), Optim())
 
 
 def refusal(name: str, rule: str) -> str | None:

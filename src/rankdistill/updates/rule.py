@@ -63,9 +63,13 @@ class UpdateRule:
         """Return what updates the student and the method's ordinary parameters: here torch's SGD."""
         parameters = ordinary_parameters(student, method)
         fused = parameters[0].device.type in ("cpu", "cuda")
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused
         )
+        if momentum:  # fused, it fails where a parameter's first gradient comes when others have momenta already
+            for parameter in parameters:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
 
     def make_meta_optimizer(self, method: Method) -> torch.optim.Optimizer | None:
         """Return what updates the method's meta-parameters, or None if they are not learned."""
