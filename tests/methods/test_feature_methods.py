@@ -225,6 +225,8 @@ PUBLISHED: dict[str, tuple[float, dict[str, object]]] = {
 def test_settings(name: str, pair: tuple[str, str]) -> None:
     setting = SETTINGS[name](*pair)
     weight, options = PUBLISHED[name]
+    if (name, pair) == ("fitnets", TINY_IMAGENET_PAIRS[0]):
+        options = {"hint_stage": 4}  # no regressor leads from 17x17 to 32x32
     assert list(setting.losses) == ["task", name]
     assert setting.losses["task"].weight == 1.0
     found = setting.losses[name]
