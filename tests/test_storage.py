@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankdistill import storage
+from rankdistill import files, storage
 
 
 def test_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_the_same_weights_give_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_digest_is_what_sha256sum_reads(tmp_path: Path) -> None:
-    storage.write_with_digest(tmp_path / "f", b"content")
+    files.write_with_digest(tmp_path / "f", b"content")
     digest, name = (tmp_path / "f.sha256").read_text().split()
     assert (digest, name) == (hashlib.sha256(b"content").hexdigest(), "f")
 
@@ -53,14 +53,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
-    storage.write_atomically(path, b"old")
+    files.write_atomically(path, b"old")
 
     def full(_: int) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        storage.write_atomically(path, b"new")
+        files.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
