@@ -31,6 +31,7 @@ COLUMNS = (
     "student",
     "top1",
     "teacher_top1",
+    "images",
     "images_per_second",
     "seconds",
     "cached",
