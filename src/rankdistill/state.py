@@ -150,8 +150,7 @@ def descend(state: State, batch: Batch) -> Losses:
         losses = state.losses(part)
         objective = torch.stack(list(losses.values())).sum()
         weight = len(part) / len(batch)
-        scale = share * weight
-        torch.autograd.backward(objective if isinstance(scale, float) and scale == 1.0 else objective * scale)
+        torch.autograd.backward(objective * (share * weight))
         for name, value in losses.items():
             total[name] = total[name] + weight * value.detach() if name in total else weight * value.detach()
     state.apply_gradients()
