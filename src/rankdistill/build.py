@@ -71,8 +71,8 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     loader = training_batches(run, train, held_out, rule, data, views=method.views, device=device)
     if run.teacher_cache is not None:
         state.teacher = _cached(run, state, loader, found, len(train), data.num_classes, watchers)
-    if state.teacher is not None:
-        state.teacher.around = lambda: state.clock("teacher")
+    elif state.teacher is not None:
+        state.teacher.uncached.around = lambda: state.clock("teacher")
     _compile(run, state, len(loader))
     plan = Plan(
         state=state,
@@ -146,7 +146,7 @@ def _cached(
     watchers: Sequence[Watcher],
 ) -> CachedTeacher:
     """Return the teacher behind its cache for this stream, after saying how much that takes."""
-    if run.teacher_cache is None or not isinstance(state.teacher, Network):
+    if run.teacher_cache is None or state.teacher is None:
         raise ValueError(f"a teacher cache in {run.teacher_cache} needs a teacher: this run has none")
     check_cacheable(state.method)
 
@@ -171,7 +171,16 @@ def _cached(
         num_samples, num_classes, views=state.method.views, epochs=run.optim.epochs, dtype=options.dtype
     )
     tell(f"the teacher's logits of {run.optim.epochs} epochs take {size:.2g} GB in {folder}")
-    return CachedTeacher(state.teacher, stream, folder, num_samples, options, state.autocast, tell)
+    return CachedTeacher(
+        state.teacher.uncached,
+        stream,
+        folder,
+        num_samples,
+        options,
+        autocast=state.autocast,
+        tell=tell,
+        around=lambda: state.clock("teacher"),
+    )
 
 
 _WORTH_COMPILING = 20_000
@@ -182,9 +191,8 @@ def _compile(run: Run, state: State, steps: int) -> None:
     if run.compile == "off" or (run.compile == "auto" and steps * run.optim.epochs < _WORTH_COMPILING):
         return
     state.student.compile()
-    teacher = state.teacher.teacher if isinstance(state.teacher, CachedTeacher) else state.teacher
-    if teacher is not None:
-        teacher.compile()
+    if state.teacher is not None:
+        state.teacher.uncached.compile()
 
 
 def _watchers(run: Run, watchers: Sequence[Watcher]) -> Sequence[Watcher]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from .network import Network
 
 Losses = dict[str, Tensor]
 """Named scalars, already weighted; the objective is their sum. The name `task` is for losses on labels."""
@@ -91,6 +88,21 @@ class Output:
     strong: Output | None = None
 
 
+@runtime_checkable
+class Runs(Protocol):
+    """What a method is given of a network: `Network`, or a teacher whose logits are kept (`CachedTeacher`)."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Return the bare network."""
+
+    def run(self, batch: Batch) -> Output:
+        """Return the outputs for each view of the batch."""
+
+    def shared_pass(self) -> AbstractContextManager[None]:
+        """Within it, `run` on one and the same batch runs the network once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """What a run knows about student and teacher before training; `Method.for_pair` reads it.
@@ -149,7 +161,7 @@ class Method(nn.Module):
         """Return the weighted losses of one view. `teacher` is None only if `reads_teacher` is false."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither losses nor forward")
 
-    def forward(self, batch: Batch, student: Network, teacher: Network | None) -> Losses:
+    def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
         """Run the networks and return the losses. Override to run them in another way."""
         if not self.reads_teacher:
             return self.losses(batch, student.run(batch), cast("Output", None))
@@ -157,7 +169,7 @@ class Method(nn.Module):
             raise ValueError(f"{type(self).__name__} reads a teacher, but this run has none: give it one")
         return self.losses(batch, student.run(batch), teacher.run(batch))
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Look at the teacher and some training batches; return what the user should know, a sentence each.
 
         Called once, before the first step, and not when a run goes on: what it finds out is kept in buffers.
@@ -238,7 +250,7 @@ class Sum(Method):
         """Return every term's losses on outputs that are already there."""
         return self._collect({name: term.losses(batch, student, teacher) for name, term in self._terms()})
 
-    def forward(self, batch: Batch, student: Network, teacher: Network | None) -> Losses:
+    def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
         """Run every term; those that run the networks plainly share one pass of each."""
         if teacher is None and self.reads_teacher:
             readers = [name for name, term in self._terms() if term.reads_teacher]
@@ -249,7 +261,7 @@ class Sum(Method):
                     stack.enter_context(network.shared_pass())
             return self._collect({name: term(batch, student, teacher) for name, term in self._terms()})
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Let each term prepare."""
         return [sentence for _, term in self._terms() for sentence in term.prepare(teacher, batches)]
 
@@ -321,7 +333,7 @@ class EachView(Method):
             strong = self.method.losses(second, student.strong, cast("Output", strong_teacher))
         return {name: value + strong[name] for name, value in weak.items()}
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """As the method does."""
         return self.method.prepare(teacher, batches)
 

@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.random import fork_rng
 
-from .core import Batch, Output, Pair, TeacherMode
+from .core import Batch, Output, Pair, Runs, TeacherMode
 
 Segment = tuple[str, Callable[[Tensor], Tensor]]
 
@@ -39,6 +39,20 @@ class Staged(Protocol):
     def segments(self) -> Sequence[Segment]:
         """Return the network as (role that the segment starts from, what it runs), from "images" to the logits."""
         ...
+
+
+class Teacher(Runs, Protocol):
+    """What a training loop is given of a frozen teacher: a `Network`, or one whose logits are kept."""
+
+    @property
+    def uncached(self) -> Network:
+        """Return the network that computes: the teacher without anything kept."""
+
+    def start_epoch(self, epoch: int, *, first: int = 0) -> None:
+        """Hear that an epoch starts, or goes on at its step `first`."""
+
+    def end_epoch(self) -> None:
+        """Hear that every step of the epoch was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +194,17 @@ class Network:
                 module.training = mode
         shapes = {role: tuple(feature.shape[1:]) for role, feature in output.features.items()}
         return shapes | {"logits": tuple(output.logits.shape[1:])}
+
+    @property
+    def uncached(self) -> Network:
+        """Return the network itself: it keeps nothing."""
+        return self
+
+    def start_epoch(self, epoch: int, *, first: int = 0) -> None:
+        """Do nothing: a network runs alike in every epoch."""
+
+    def end_epoch(self) -> None:
+        """Do nothing: a network keeps nothing of an epoch."""
 
     def compile(self, **options: Any) -> None:
         """Let `run` call `torch.compile(module, **options)`; the module itself stays as it is."""

@@ -15,8 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from . import distributed
 from .clock import Clock
 from .core import Batch, Losses, Method
-from .network import Network
-from .teacher_cache import CachedTeacher
+from .network import Network, Teacher
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 """Returns the context in which networks and methods run forward."""
@@ -49,7 +48,7 @@ class State:
     """
 
     student: Network
-    teacher: Network | CachedTeacher | None
+    teacher: Teacher | None
     method: Method
     optimizer: torch.optim.Optimizer
     meta_optimizer: torch.optim.Optimizer | None = None

@@ -121,6 +121,11 @@ class CachedTeacher:
         """Return the teacher's module."""
         return self.teacher.module
 
+    @property
+    def uncached(self) -> Network:
+        """Return the teacher that computes."""
+        return self.teacher
+
     def start_epoch(self, epoch: int, *, first: int = 0) -> None:
         """Open the epoch's logits if they are there and right; else begin to collect them, if it is not under way."""
         self._epoch, self._entry, self._seen = epoch, None, []

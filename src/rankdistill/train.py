@@ -23,10 +23,9 @@ from .core import Batch
 from .data.schedule import Batches
 from .files import digest_path, write_atomically, write_json
 from .interrupt import Interrupted, Stop, listening
-from .network import Network
+from .network import Teacher
 from .state import Autocast, NonFiniteLoss, OutOfMemory, State, Update, descend
 from .storage import digest_of, load_state, save_state, save_weights
-from .teacher_cache import CachedTeacher
 
 Record = dict[str, Any]
 """One line of metrics.jsonl."""
@@ -154,7 +153,7 @@ def fit(plan: Plan) -> Record:
     digest = digest_of(state.teacher.module.state_dict()) if state.teacher is not None else ""
     if state.step == 0:
         with state.autocast():
-            advice = state.method.prepare(_uncached(state.teacher), lambda: _first_images(plan.loader))
+            advice = state.method.prepare(state.teacher and state.teacher.uncached, lambda: _first_images(plan.loader))
         distributed.broadcast_state(state.method)  # each process has seen other images
         for watcher in plan.watchers:
             for sentence in advice:
@@ -177,7 +176,7 @@ def train_epoch(plan: Plan, epoch: int, stop: Stop | None = None) -> dict[str, f
     first = state.step - (epoch - 1) * steps
     if first == 0:
         state.sums, state.count, state.seconds = {}, 0, 0.0
-    if isinstance(state.teacher, CachedTeacher):
+    if state.teacher is not None:
         state.teacher.start_epoch(epoch, first=first)
     batches = iter(plan.loader.epoch(epoch, first=first)) if first < steps else iter(())
     before, began = state.seconds, time.perf_counter()
@@ -198,7 +197,7 @@ def train_epoch(plan: Plan, epoch: int, stop: Stop | None = None) -> dict[str, f
             plan.save()
         if code:
             raise Interrupted(code, f"told to stop: saved after step {state.step}; the same command goes on from there")
-    if isinstance(state.teacher, CachedTeacher):
+    if state.teacher is not None:
         state.teacher.end_epoch()
     return _means(plan, epoch)
 
@@ -307,7 +306,7 @@ def _phases(state: State) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _observed(plan: Plan, teacher: Network | CachedTeacher, epoch: int) -> dict[str, float]:
+def _observed(plan: Plan, teacher: Teacher, epoch: int) -> dict[str, float]:
     """What the method sees in the epoch's first batch, now, with the student in eval mode."""
     state = plan.state
     state.student.module.eval()
@@ -340,10 +339,6 @@ def _result(plan: Plan) -> Record:
         write_json(plan.folder / "result.json", result)
     distributed.barrier()
     return result
-
-
-def _uncached(teacher: Network | CachedTeacher | None) -> Network | None:
-    return teacher.teacher if isinstance(teacher, CachedTeacher) else teacher
 
 
 def _first_images(loader: Batches, num: int = 1024) -> Iterator[Batch]:

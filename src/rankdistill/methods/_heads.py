@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Batch, full_precision
-from ..network import Network, Segment, Staged, resume
+from ..core import Batch, Runs, full_precision
+from ..network import Segment, Staged, resume
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -152,7 +152,7 @@ def averaged_classifier(
 
 
 def check_averaged_classifier(
-    network: Network, batches: Callable[[], Iterable[Batch]], weight: Tensor, method: str
+    network: Runs, batches: Callable[[], Iterable[Batch]], weight: Tensor, method: str
 ) -> None:
     """Check on a batch that a network's logits are its classifier on the average of `last`, but for a constant.
 

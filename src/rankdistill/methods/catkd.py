@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
-from ..network import Network, roles
+from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
+from ..network import roles
 from ._heads import averaged_classifier, check_averaged_classifier, classifier_of, plain_classifier, replaced
 
 HeadInit = Literal["kaiming", "default"]
@@ -182,7 +182,7 @@ class CATKD(Method):
         cast("Any", adapted).roles = roles(student) | {"classifier": f"{name}.shown"}
         return adapted
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Check that the teacher's maps average to its logits."""
         if teacher is not None:
             check_averaged_classifier(teacher, batches, self.get_buffer("teacher_classifier"), "CAT-KD")

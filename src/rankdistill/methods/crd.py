@@ -32,8 +32,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import distributed
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, check_temperature, full_precision
-from ..network import Network
+from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, check_temperature, full_precision
 
 _EPSILON = 1e-7  # e, of the authors' code
 
@@ -224,7 +223,7 @@ class CRD(Method):
             **options,
         )
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Say if negatives may be of the sample's own class."""
         if self.has_classes:
             return []

@@ -34,8 +34,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, check_temperature, full_precision
-from ..network import Network, batch_statistics, resume
+from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, check_temperature, full_precision
+from ..network import batch_statistics, resume
 from ._heads import map_shape, require_staged
 from .kd import kd_loss
 
@@ -221,7 +221,7 @@ class FCFD(Method):
         own, other = _maps(pair.student_shapes), _maps(pair.teacher_shapes)
         return cls(own, other, _rectified(pair.student, own), _rectified(pair.teacher, other), **options)
 
-    def forward(self, batch: Batch, student: Network, teacher: Network | None) -> Losses:
+    def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
         """Run both networks and the step's paths; return the weighted losses "features", "student" and "paths"."""
         if teacher is None:
             raise ValueError("FCFD reads a teacher, but this run has none: give it one")

@@ -30,8 +30,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
-from ..network import Network, roles
+from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
+from ..network import roles
 
 _SHORTCUTS = ("downsample", "shortcut")
 
@@ -140,7 +140,7 @@ class OFD(Method):
             ]
         return method
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Say if stages of one network are left out."""
         return self.advice
 

@@ -23,8 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, at_least_float32, paired_logits
-from ..network import Network
+from ..core import Batch, Losses, Method, Output, Runs, at_least_float32, paired_logits
 from ..softrank import Regularization, rank_regime, separating_epsilon
 from ..softrank.functions import centred_soft_rank, squared_rank_distance
 
@@ -230,7 +229,7 @@ class RA(Method):
         )
 
     @torch.no_grad()
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Measure epsilon if it is "auto"; say which it is, or that the teacher does not rank at the one given."""
         if teacher is None:
             return []

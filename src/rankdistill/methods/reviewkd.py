@@ -28,8 +28,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
-from ..network import Network
+from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
 
 
 def hierarchical_context_loss(
@@ -167,7 +166,7 @@ class ReviewKD(Method):
             )
         return method
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Say if stages are left out, or read after their activation."""
         return self.advice
 

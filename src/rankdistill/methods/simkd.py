@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
-from ..network import Network, Segment, Staged
+from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
+from ..network import Segment, Staged
 from ._heads import (
     Composite,
     averaged_classifier,
@@ -207,7 +207,7 @@ class SimKD(Method):
         adapted = Reusing(network, self.student_stage, project, (height, width), *classifier)
         return adapted.to(parameter)
 
-    def prepare(self, teacher: Network | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Check that the teacher's classifier on the average of `last` gives its logits."""
         if teacher is not None:
             check_averaged_classifier(teacher, batches, self.get_buffer("weight"), "SimKD")
