@@ -26,7 +26,7 @@ test: $(INSTALLED)  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-matrix: $(INSTALLED)  ## Every setting on every pair, and runs killed at every step (about an hour)
-	$(BIN)/python -m pytest tests/matrix tests/test_resume.py --whole-matrix
+	$(BIN)/python -m pytest tests/matrix tests/training/test_resume.py --whole-matrix
 
 lint: $(INSTALLED)  ## Check format, style, types and import rules
 	$(BIN)/ruff format --check .

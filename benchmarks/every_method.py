@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from rankdistill.cli import main as rankdistill
-from rankdistill.launch import resolve_precision
+from rankdistill.cli.main import main as rankdistill
 from rankdistill.recipes.settings import SETTINGS
+from rankdistill.runs.launch import resolve_precision
 
 RESULTS = Path(__file__).parent / "results"
 LOGITS = (

@@ -21,12 +21,13 @@ import torch
 from steps import CLASSES, KD, PAIR, SAMPLES, SIZE, Steps, hardware, random_batch
 from torch import Tensor
 
-from rankdistill.build import build_method
-from rankdistill.core import Method, Output
-from rankdistill.launch import resolve_precision
+from rankdistill import assemble
+from rankdistill.contract import Method, Output
 from rankdistill.methods import METHODS
 from rankdistill.models import MODELS
-from rankdistill.run import loss
+from rankdistill.runs.build import terms
+from rankdistill.runs.launch import resolve_precision
+from rankdistill.runs.options import loss
 
 RESULTS = Path(__file__).parent / "results"
 TARGET = 3.0
@@ -46,7 +47,7 @@ def logit_methods() -> dict[str, Method]:
         kind = METHODS[config.method]
         if kind.forward is not Method.forward or kind.adapt is not Method.adapt:
             continue
-        made = build_method({"loss": config}, student, teacher, example, num_samples=SAMPLES, labels=labels)
+        made, _, _ = assemble(terms({"loss": config}), student, teacher, example, num_samples=SAMPLES, labels=labels)
         if not made.student_needs and not made.teacher_needs:
             found[name] = cast("Method", made.methods["loss"])
     return found

@@ -24,11 +24,11 @@ from typing import Any
 import torch
 from steps import KD, PAIR, SAMPLES, Steps, hardware
 
-from rankdistill.launch import resolve_precision
 from rankdistill.methods import METHODS
 from rankdistill.recipes.settings import SETTINGS
-from rankdistill.run import loss
-from rankdistill.updates import UPDATES
+from rankdistill.runs.launch import resolve_precision
+from rankdistill.runs.options import loss
+from rankdistill.training.updates import UPDATES
 
 RESULTS = Path(__file__).parent / "results"
 BASE = "kd"

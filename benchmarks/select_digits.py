@@ -17,10 +17,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rankdistill.build import build
 from rankdistill.recipes import digits
-from rankdistill.run import Run, loss
-from rankdistill.train import fit
+from rankdistill.runs.build import build
+from rankdistill.runs.config import Run
+from rankdistill.runs.options import loss
+from rankdistill.training.loop import fit
 
 HELD_OUT = 300
 FIRST_SEED = 1000  # far from the demonstration's, which are 0 to 4

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from rankdistill.build import build_method
-from rankdistill.core import Batch, Losses
+from rankdistill.assembly import assemble
+from rankdistill.contract import Batch, Losses
 from rankdistill.models import MODELS
-from rankdistill.network import Network, select_roles
-from rankdistill.run import loss
-from rankdistill.state import State
-from rankdistill.updates import UPDATES, UpdateRule
+from rankdistill.runs.build import terms
+from rankdistill.runs.options import loss
+from rankdistill.training.state import State
+from rankdistill.training.updates import UPDATES, UpdateRule
 
 PAIR = ("resnet32x4", "resnet8x4")
 CLASSES, SAMPLES, SIZE = 100, 50_000, 32
@@ -49,20 +49,15 @@ class Steps:
         teacher, student = (MODELS[name](CLASSES) for name in PAIR)
         example = torch.zeros(2, 3, SIZE, SIZE)
         labels = torch.arange(SAMPLES) % CLASSES
-        method = build_method(losses, student, teacher, example, num_samples=SAMPLES, labels=labels)
+        method, trained, frozen = assemble(terms(losses), student, teacher, example, num_samples=SAMPLES, labels=labels)
         if rule is None:
             rule = UPDATES["bilevel" if method.meta_parameters() else "descend"]()
         rule.check(method)
-        student = method.adapt(student).to(memory_format=torch.channels_last)
-        student.train()
+        student = trained.module.to(memory_format=torch.channels_last).train()
         teacher.to(memory_format=torch.channels_last)
-        frozen = None
-        if method.reads_teacher:
-            roles = select_roles(teacher, method.teacher_needs)
-            frozen = Network(teacher, roles, frozen=True, mode=method.teacher_mode)
         self.rule = rule
         self.state = State(
-            student=Network(student, select_roles(student, method.student_needs)),
+            student=trained,
             teacher=frozen,
             method=method,
             optimizer=rule.make_optimizer(student, method, lr=0.0, momentum=0.9, weight_decay=5e-4, nesterov=False),

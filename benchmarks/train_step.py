@@ -28,17 +28,20 @@ from steps import hardware
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from rankdistill.clock import Clock
-from rankdistill.core import Batch, CrossEntropy, Sum
+from rankdistill.contract import Batch
 from rankdistill.data.loader import Loader
 from rankdistill.data.sets import Split
-from rankdistill.launch import resolve_precision
 from rankdistill.methods import KD
+from rankdistill.methods.ce import CrossEntropy
+from rankdistill.methods.combine import Sum
 from rankdistill.methods.ra import rank_alignment_loss
 from rankdistill.models import MODELS
 from rankdistill.network import Network
-from rankdistill.state import State, descend
-from rankdistill.teacher_cache import CachedTeacher, CacheOptions
+from rankdistill.runs.launch import resolve_precision
+from rankdistill.training.clock import Clock
+from rankdistill.training.state import State
+from rankdistill.training.step import descend
+from rankdistill.training.teacher_cache import CachedTeacher, CacheOptions
 
 RESULTS = Path(__file__).parent / "results"
 PAIRS = (("resnet32x4", "resnet8x4"), ("resnet56", "resnet20"))

@@ -23,13 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from rankdistill import methods
-from rankdistill.core import Batch, Method, Pair
+from rankdistill.assembly import pair_of
+from rankdistill.contract import Batch, Method, Pair
 from rankdistill.methods import KD, METHODS
+from rankdistill.methods.combine import EachView
 from rankdistill.models import MODELS
-from rankdistill.network import Network, pair_of, roles, select_roles
+from rankdistill.network import Network
 from rankdistill.recipes.setting import Setting
 from rankdistill.recipes.settings import SETTINGS
-from rankdistill.updates import UPDATES, UpdateRule
+from rankdistill.taps import roles, select_roles
+from rankdistill.training.updates import UPDATES, UpdateRule
 
 PAGE = Path(__file__).parent / "methods.md"
 TEACHER, STUDENT = "resnet56", "resnet20"
@@ -73,7 +76,7 @@ class Text:
     @classmethod
     def of(cls, kind: type[Any]) -> Text:
         """Return the text that describes a class: its module's, or its own where many classes share the module."""
-        shared = kind.__module__ in (Method.__module__, UpdateRule.__module__)
+        shared = kind.__module__ in (EachView.__module__, UpdateRule.__module__)
         return cls.parse(inspect.cleandoc((kind.__doc__ if shared else sys.modules[kind.__module__].__doc__) or ""))
 
     @classmethod

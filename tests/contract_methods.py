@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rankdistill.core import Batch, Losses, Method, Output, Pair
-from rankdistill.network import Network, batch_statistics, resume
+from rankdistill.contract import Batch, Losses, Method, Output, Pair
+from rankdistill.network import Network, batch_statistics
+from rankdistill.taps import resume
 
 
 class Matched(Method):

@@ -10,12 +10,15 @@ import torch.distributed as dist
 from torch import nn
 
 from rankdistill import distributed
-from rankdistill.core import Batch, CrossEntropy, Output, Sum
+from rankdistill.contract import Batch, Output
 from rankdistill.methods import CRD
+from rankdistill.methods.ce import CrossEntropy
+from rankdistill.methods.combine import Sum
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import Network
-from rankdistill.state import State, descend
-from rankdistill.train import evaluate
+from rankdistill.training.evaluate import evaluate
+from rankdistill.training.state import State
+from rankdistill.training.step import descend
 
 STEPS, SIZES = 20, (12, 12, 12, 7)  # the last batch of each four does not divide by two
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from test_train import SAMPLES, small_plan, small_split
+from small_runs import SAMPLES, small_plan, small_split
 
 from rankdistill import Batch, distributed
 from rankdistill.data.loader import Loader
-from rankdistill.train import Plan, Record, fit
+from rankdistill.training.loop import fit
+from rankdistill.training.plan import Plan, Record
 
 
 class Dies:

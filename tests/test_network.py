@@ -9,10 +9,12 @@ import torchvision
 from contract_methods import random_batch
 from torch import nn
 
-from rankdistill.core import Batch
+from rankdistill.assembly import pair_of
+from rankdistill.contract import Batch
 from rankdistill.models import MODELS
 from rankdistill.models.resnet import ResNet
-from rankdistill.network import _TORCHVISION, Network, batch_statistics, pair_of, resume, roles, select_roles
+from rankdistill.network import Network, batch_statistics
+from rankdistill.taps import _TORCHVISION, resume, roles, select_roles
 
 WEAK = Batch(random_batch().images, None)
 BOTH = Batch(random_batch().images, None, strong=random_batch().strong)

@@ -5,9 +5,9 @@ import torch
 from contract_methods import random_batch
 
 from rankdistill import Network
-from rankdistill.core import Batch
+from rankdistill.contract import Batch
 from rankdistill.models.resnet import ResNet
-from rankdistill.network import select_roles
+from rankdistill.taps import select_roles
 
 BATCH = Batch(random_batch().images, None, strong=random_batch().strong)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rankdistill.core import Batch
+from rankdistill.contract import Batch
 from rankdistill.data import Geometry, Loader, Split, evaluation_batches, weak_view
 from rankdistill.data.random import Stream, draws
 from rankdistill.data.views import Views

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from rankdistill.core import Batch
+from rankdistill.contract import Batch
 from rankdistill.data.loader import Loader
 from rankdistill.data.mixing import MixedLoader
 from rankdistill.data.sets import Split

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from rankdistill.core import Batch
+from rankdistill.contract import Batch
 from rankdistill.data import Loader, Split, TransformLoader
 from rankdistill.data.random import Stream, draws
 from rankdistill.data.workers import _random_state_kept

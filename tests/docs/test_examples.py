@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rankdistill.cli import main
+from rankdistill.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]

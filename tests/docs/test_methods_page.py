@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from rankdistill.methods import METHODS
-from rankdistill.updates import UPDATES
+from rankdistill.training.updates import UPDATES
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,18 +6,21 @@ import copy
 import dataclasses
 import functools
 import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rankdistill import METHODS, UPDATES, Batch, Losses, Method, Network, UpdateRule, select_roles
-from rankdistill.build import build_method
+from rankdistill import METHODS, UPDATES, Batch, Losses, UpdateRule
+from rankdistill.assembly import assemble
 from rankdistill.models import MODELS
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, Setting
 from rankdistill.recipes.settings import SETTINGS
-from rankdistill.run import Optim
-from rankdistill.state import State
+from rankdistill.runs.build import terms
+from rankdistill.runs.config import Optim
+from rankdistill.training.state import State
 
 CLASSES = 10
 SAMPLES = 10
@@ -98,41 +101,34 @@ def assemble_cell(cell: Cell, teacher: nn.Module | None, *, seed: int) -> Parts:
     torch.manual_seed(seed)
     asked = cell.asked
     student = MODELS[cell.student](CLASSES)
-    method = build_method(
-        asked.losses,
-        student,
-        teacher,
-        torch.zeros(2, 3, cell.side, cell.side),
-        num_samples=SAMPLES,
-        labels=torch.arange(SAMPLES) % CLASSES,
-    )
     rule = UPDATES[asked.update](**asked.update_options)
-    return assemble(student, teacher, method, rule, dataclasses.replace(Optim(), **asked.optim))
+    optim = dataclasses.replace(Optim(), **asked.optim)
+    return parts_of(asked.losses, student, teacher, rule, optim, side=cell.side)
 
 
-def assemble(student: nn.Module, teacher: nn.Module | None, method: Method, rule: UpdateRule, optim: Optim) -> Parts:
-    """Return the parts of a run, put together as `rankdistill.build` does it.
+def parts_of(
+    losses: Mapping[str, Any],
+    student: nn.Module,
+    teacher: nn.Module | None,
+    rule: UpdateRule,
+    optim: Optim,
+    *,
+    side: int,
+) -> Parts:
+    """Return the parts of a run, put together as `rankdistill.runs.build` does it.
 
     Weight decay is 0, so that the optimizer's memory of its first step is the gradient; images are few and weights
     random, so the learning rate is low.
     """
     plain = repr(student)
+    labels = torch.arange(SAMPLES) % CLASSES
+    example = torch.zeros(2, 3, side, side)
+    method, trained, frozen = assemble(terms(losses), student, teacher, example, num_samples=SAMPLES, labels=labels)
     rule.check(method)
-    adapted = method.adapt(student)
-    frozen = None
-    if teacher is not None:
-        taps = select_roles(teacher, method.teacher_needs)
-        frozen = Network(teacher, taps, frozen=True, mode=method.teacher_mode)
     optimizer = rule.make_optimizer(
-        adapted, method, lr=1e-4, momentum=optim.momentum, weight_decay=0.0, nesterov=optim.nesterov
+        trained.module, method, lr=1e-4, momentum=optim.momentum, weight_decay=0.0, nesterov=optim.nesterov
     )
-    state = State(
-        Network(adapted, select_roles(adapted, method.student_needs)),
-        frozen,
-        method,
-        optimizer,
-        rule.make_meta_optimizer(method),
-    )
+    state = State(trained, frozen, method, optimizer, rule.make_meta_optimizer(method))
     return Parts(state, rule, plain)
 
 
@@ -172,7 +168,7 @@ def take_step(parts: Parts, step: int, side: int) -> Losses:
     state, rule = parts.state, parts.rule
     state.student.module.train()
     state.method.train()
-    torch.manual_seed(step)  # as `rankdistill.train` does, for dropout and draws
+    torch.manual_seed(step)  # as `rankdistill.training.loop` does, for dropout and draws
     held_out = bool(rule.held_out_per_class) and step % rule.every == 0
     losses = rule(state, training_batch(step, side, views=state.method.views, held_out=held_out))
     state.step = step + 1

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from rankdistill.methods import DEPLOYED
 from rankdistill.models import MODELS
-from rankdistill.models.checkpoints import load_into
-from rankdistill.storage import load_state, load_weights, save_state, save_weights
+from rankdistill.weights.foreign import load_into
+from rankdistill.weights.storage import load_state, load_weights, save_state, save_weights
 
 
 def assert_learns(parts: Parts, exceptions: Mapping[str, str]) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from cells import CLASSES, SAMPLES, Parts, assemble, prepare, take_step
+from cells import CLASSES, Parts, parts_of, prepare, take_step
 from checks import assert_learns, assert_resumes, assert_teacher_untouched
 
 from rankdistill import METHODS, UPDATES
-from rankdistill.build import build_method
 from rankdistill.models.resnet import ResNet
-from rankdistill.run import Optim, loss
+from rankdistill.runs.config import Optim
+from rankdistill.runs.options import loss
 
 SIDE = 16
 LEARNS_META = {"cald"}
@@ -27,15 +27,8 @@ def assemble_small(name: str, rule: str, *, seed: int) -> Parts:
     teacher = ResNet(8, (16, 16, 24, 32), CLASSES)
     torch.manual_seed(seed)
     student = ResNet(8, (16, 16, 16, 24), CLASSES)
-    method = build_method(
-        {"task": loss("ce"), **({name: loss(name)} if name not in TASKS_ALONE else {})},
-        student,
-        teacher,
-        torch.zeros(2, 3, SIDE, SIDE),
-        num_samples=SAMPLES,
-        labels=torch.arange(SAMPLES) % CLASSES,
-    )
-    return assemble(student, teacher, method, UPDATES[rule](**OPTIONS.get(rule, {})), Optim())
+    losses = {"task": loss("ce"), **({name: loss(name)} if name not in TASKS_ALONE else {})}
+    return parts_of(losses, student, teacher, UPDATES[rule](**OPTIONS.get(rule, {})), Optim(), side=SIDE)
 
 
 def refusal(name: str, rule: str) -> str | None:

@@ -4,18 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rankdistill import (
-    CALD,
-    Batch,
-    EachView,
-    Output,
-    Pair,
-    Sum,
-    cald_loss,
-    class_temperatures,
-    class_weights,
-    kd_loss,
-)
+from rankdistill import CALD, Batch, EachView, Output, Pair, Sum, cald_loss, class_temperatures, class_weights, kd_loss
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "cald_reconstruction.npz")
 

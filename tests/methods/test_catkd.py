@@ -10,9 +10,9 @@ from structure_golden import TOLERANCE, close, golden, gradient_is_right
 from torch import Tensor, nn
 
 from rankdistill import CATKD, KD, Batch, Network, Sum, cam_transfer_loss, class_activation_maps, pair_of, select_roles
-from rankdistill.network import resume, roles
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings.catkd import setting
+from rankdistill.taps import resume, roles
 
 KINDS = ("plain", "norm", "head", "convolution")
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rankdistill import CRD, Batch, EachView, Network, Output, crd_loss, pair_of
-from rankdistill.core import Pair
+from rankdistill.contract import Pair
 from rankdistill.methods.crd import draw_negatives, draw_negatives_with_replacement
 from rankdistill.models import MODELS
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from rankdistill import FCFD, Batch, CrossEntropy, EachView, Network, Sum, pair_of, select_roles, teacher_space_loss
 from rankdistill.methods.fcfd import Path, bridge, candidate_paths, default_borders, draw_paths
-from rankdistill.network import roles
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings.fcfd import setting
+from rankdistill.taps import roles
 
 PATHS = {
     "p1": [Path(1, to_teacher=True), Path(2, to_teacher=False)],  # 1100 and 0001

@@ -5,11 +5,11 @@ import torch
 import torch.nn.functional as F
 from golden_logits import Golden, assert_golden
 
-from rankdistill import CTKD, DKD, KD, NKD, Batch, EachView, Method, Output, Standardized, standardize_logits
-from rankdistill.build import build_method, check_options
+from rankdistill import CTKD, DKD, KD, NKD, Batch, EachView, Method, Output, Standardized, assemble, standardize_logits
 from rankdistill.methods import METHODS
 from rankdistill.models.resnet import resnet8
-from rankdistill.run import loss
+from rankdistill.runs.build import check_options, terms
+from rankdistill.runs.options import loss
 
 GOLDEN = Golden("lskd")
 GOLDEN_CTKD = Golden("ctkd")
@@ -136,7 +136,7 @@ def test_runs_standardise_first_and_then_take_each_view() -> None:
         "plain": loss("kd"),
     }
     check_options(losses)
-    built = build_method(losses, resnet8(5), resnet8(5), torch.zeros(2, 3, 8, 8), num_samples=10)
+    built, _, _ = assemble(terms(losses), resnet8(5), resnet8(5), torch.zeros(2, 3, 8, 8), num_samples=10)
     kd, ctkd, plain = (built.methods[name] for name in losses)
     assert [type(module) for module in (kd, kd.method, kd.method.method)] == [EachView, Standardized, KD]
     assert [type(module) for module in (ctkd, ctkd.method, plain)] == [Standardized, CTKD, KD]

@@ -27,10 +27,9 @@ from rankdistill import (
     select_roles,
 )
 from rankdistill.methods.norm import Expanded, FeatureTransform, feature_factor
-from rankdistill.network import resume, roles
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
-from rankdistill.recipes.settings import norm as norm_settings
-from rankdistill.recipes.settings import norm_kd as norm_kd_settings
+from rankdistill.recipes.settings import norm as norm_settings, norm_kd as norm_kd_settings
+from rankdistill.taps import resume, roles
 
 KINDS = ("plain", "norm", "head", "convolution")
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from rankdistill import Batch, Network, Output, ReviewKD, hierarchical_context_loss, pair_of, roles
-from rankdistill.core import Pair
+from rankdistill.contract import Pair
 from rankdistill.methods.reviewkd import Fusion
 from rankdistill.models import MODELS
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS

@@ -12,9 +12,9 @@ from torch import nn
 
 from rankdistill import Batch, Network, Output, SimKD, pair_of, projected_feature_loss, select_roles
 from rankdistill.methods.simkd import Reusing, projector
-from rankdistill.network import resume, roles
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings.simkd import setting
+from rankdistill.taps import resume, roles
 
 KINDS = ("plain", "norm", "head", "convolution")
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from rankdistill.core import Batch
+from rankdistill.contract import Batch
 from rankdistill.models import MODELS
 from rankdistill.models.resnet import ResNet
 from rankdistill.models.resnet_imagenet import Bottleneck, ImageNetResNet, PlainBlock
 from rankdistill.models.wrn import WideResNet
-from rankdistill.network import Network, resume, roles
+from rankdistill.network import Network
+from rankdistill.taps import resume, roles
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: ResNet(8, (4, 4, 6, 8), 5),

@@ -6,9 +6,10 @@ import torch
 from golden_networks import FOLDER, SIZES, Golden, assert_near, filled, golden_images
 from torch import Tensor, nn
 
-from rankdistill.core import Batch
+from rankdistill.contract import Batch
 from rankdistill.models import MODELS
-from rankdistill.network import Network, roles
+from rankdistill.network import Network
+from rankdistill.taps import roles
 
 
 @pytest.fixture(params=sorted(path.stem for path in FOLDER.glob("*.npz")), scope="module")

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankdistill.models import MODELS
-from rankdistill.network import Network, roles
+from rankdistill.network import Network
+from rankdistill.taps import roles
 
 MEASURED = [name for name in SIZES if "params" in SIZES[name]]
 NO_SIZES = {"resnet14x4", "resnet20x4", "wrn_28_2"}

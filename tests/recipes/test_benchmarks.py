@@ -6,7 +6,7 @@ from rankdistill.recipes import RECIPES
 from rankdistill.recipes.protocols import PROTOCOLS
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
-from rankdistill.run import describe
+from rankdistill.runs.config import describe
 
 METHODS = [name for name in SETTINGS if name != "takd"]
 

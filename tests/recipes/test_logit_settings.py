@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from rankdistill.build import build_method, check_options
+from rankdistill import assemble
 from rankdistill.models.resnet import resnet8
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, Pair, Setting
 from rankdistill.recipes.settings import SETTINGS
+from rankdistill.runs.build import check_options, terms
 
 PAIRS = [*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS, ("a_teacher", "a_student")]
 MINE = ["dkd", "nkd", "ctkd", "ttm", "wttm", "dist", "lskd", "lskd_dkd", "lskd_ctkd", "rkkd", "centred_mse"]
@@ -133,6 +134,6 @@ def test_builds_and_says_where_it_is_from(name: str) -> None:
         assert found.source
         assert not (found.published and pair not in CIFAR100_PAIRS)
         check_options(found.losses)
-        built = build_method(found.losses, resnet8(5), resnet8(5), torch.zeros(2, 3, 8, 8), num_samples=10)
+        built, _, _ = assemble(terms(found.losses), resnet8(5), resnet8(5), torch.zeros(2, 3, 8, 8), num_samples=10)
         assert built.weights == {key: options.weight for key, options in found.losses.items()}
         assert built.views == found.views

@@ -10,7 +10,8 @@ from rankdistill import UPDATES
 from rankdistill.methods import METHODS
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, Setting
 from rankdistill.recipes.settings import SETTINGS
-from rankdistill.run import SHARED_OPTIONS, Optim, update_rule
+from rankdistill.runs.config import Optim
+from rankdistill.runs.options import SHARED_OPTIONS, update_rule
 
 NAMES = ("mlkd", "lskd_mlkd", "crld", "cald", "dot", "takd")
 PAIRS = (*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS, ("resnet8x4", "resnet8"))

@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from rankdistill import KD, Batch, CrossEntropy, Output, Sum
-from rankdistill.build import build
-from rankdistill.cli import main
+from rankdistill.cli.main import main
 from rankdistill.recipes import RECIPES
 from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings.takd import authors_losses
 from rankdistill.recipes.takd import ASSISTANTS, CHAINS, fit_chain, result_of, takd, train_once
-from rankdistill.run import Optim, Run
-from rankdistill.storage import load_weights
-from rankdistill.train import fit
+from rankdistill.runs.build import build
+from rankdistill.runs.config import Optim, Run
+from rankdistill.training.loop import fit
+from rankdistill.weights.storage import load_weights
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "takd.npz")
 QUICK = ["--data.image-size", "8", "--data.num-classes", "3", "--data.num-labels", "30", "--optim.epochs", "2"]

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from ..core import Batch
+from ..contract import Batch
 from .augment import Geometry
 from .portable import sent
 from .prefetch import prefetched

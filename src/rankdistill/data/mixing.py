@@ -15,7 +15,7 @@ from torch.random import fork_rng
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from ..core import Batch
+from ..contract import Batch
 from .schedule import Batches
 
 

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Int64
 from torch import Tensor
 
-from ..core import Batch
+from ..contract import Batch
 from .random import Stream, permutation
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ..core import Batch
+from ..contract import Batch
 from .portable import sent
 from .random import Stream, draws
 from .schedule import Schedule

@@ -1,37 +1,64 @@
-"""Every method, by the short name of its paper."""
+"""Every method, by the short name of its paper.
 
-from ..core import CrossEntropy, Method
+What is imported here `as` itself is public: `rankdistill.NAME` is the same.
+"""
+
+from ..contract import Method
 from ._heads import Deployed
-from .at import AT
-from .cald import CALD
-from .catkd import CATKD
-from .cc import CC
-from .centred_mse import CentredMSE
-from .crd import CRD
-from .crld import CRLD
-from .ctkd import CTKD
-from .dist import DIST
-from .dkd import DKD
-from .fcfd import FCFD
-from .fitnets import FitNets
-from .ickd import ICKD
-from .kd import KD
-from .kdsvd import KDSVD
-from .mlkd import MLKD
-from .nkd import NKD
-from .norm import NORM, Expanded
-from .normalized import NormalizedCE, NormalizedKD
-from .nst import NST
-from .ofd import OFD
-from .pkt import PKT
-from .ra import RA
-from .reviewkd import ReviewKD
-from .rkd import RKD
-from .rkkd import RKKD
-from .simkd import Reusing, SimKD
-from .sp import SP
-from .ttm import TTM, WTTM
-from .vid import VID
+from .at import AT as AT, at_loss as at_loss
+from .cald import (
+    CALD as CALD,
+    cald_loss as cald_loss,
+    class_temperatures as class_temperatures,
+    class_weights as class_weights,
+)
+from .catkd import (
+    CATKD as CATKD,
+    cam_transfer_loss as cam_transfer_loss,
+    class_activation_maps as class_activation_maps,
+)
+from .cc import CC as CC, cc_loss as cc_loss
+from .ce import CrossEntropy as CrossEntropy
+from .centred_mse import CentredMSE as CentredMSE, centred_mse_loss as centred_mse_loss
+from .combine import EachView as EachView, Sum as Sum
+from .crd import CRD as CRD, crd_loss as crd_loss
+from .crld import CRLD as CRLD, CRLDTerms as CRLDTerms, crld_loss as crld_loss
+from .ctkd import CTKD as CTKD, ctkd_loss as ctkd_loss
+from .dist import DIST as DIST, dist_loss as dist_loss, dist_terms as dist_terms
+from .dkd import DKD as DKD, dkd_loss as dkd_loss, dkd_terms as dkd_terms
+from .fcfd import FCFD as FCFD, teacher_space_loss as teacher_space_loss
+from .fitnets import FitNets as FitNets, fitnets_loss as fitnets_loss
+from .ickd import ICKD as ICKD, ickd_loss as ickd_loss
+from .kd import KD as KD, KDLoss as KDLoss, kd_loss as kd_loss
+from .kdsvd import KDSVD as KDSVD, kdsvd_loss as kdsvd_loss
+from .lskd import Standardized as Standardized, standardize_logits as standardize_logits
+from .mlkd import (
+    MLKD as MLKD,
+    MLKDTerms as MLKDTerms,
+    batch_relation_loss as batch_relation_loss,
+    class_relation_loss as class_relation_loss,
+    mask_fractions as mask_fractions,
+    mlkd_loss as mlkd_loss,
+)
+from .nkd import NKD as NKD, nkd_loss as nkd_loss, nkd_terms as nkd_terms
+from .norm import NORM as NORM, Expanded, n_to_one_loss as n_to_one_loss
+from .normalized import (
+    NormalizedCE as NormalizedCE,
+    NormalizedKD as NormalizedKD,
+    normalized_logits as normalized_logits,
+)
+from .nst import NST as NST, nst_loss as nst_loss
+from .ofd import OFD as OFD, margin_distance as margin_distance, negative_margin as negative_margin
+from .pkt import PKT as PKT, pkt_loss as pkt_loss
+from .ra import RA as RA, RankAlignmentLoss as RankAlignmentLoss, rank_alignment_loss as rank_alignment_loss
+from .reviewkd import ReviewKD as ReviewKD, hierarchical_context_loss as hierarchical_context_loss
+from .rkd import RKD as RKD, rkd_angle_loss as rkd_angle_loss, rkd_distance_loss as rkd_distance_loss
+from .rkkd import RKKD as RKKD, rkkd_loss as rkkd_loss
+from .simkd import Reusing, SimKD as SimKD, projected_feature_loss as projected_feature_loss
+from .sp import SP as SP, sp_loss as sp_loss
+from .stages import StageMap as StageMap, StagePair as StagePair, stage_pairs as stage_pairs
+from .ttm import TTM as TTM, WTTM as WTTM, ttm_loss as ttm_loss, wttm_loss as wttm_loss
+from .vid import VID as VID, vid_loss as vid_loss
 
 METHODS: dict[str, type[Method]] = {
     "ce": CrossEntropy,
@@ -75,41 +102,3 @@ DEPLOYED: dict[str, type[Deployed]] = {
     "simkd": Reusing,
 }
 """Name in the header of saved weights -> class of a deployed student that is not the plain network."""
-
-__all__ = [
-    "AT",
-    "CALD",
-    "CATKD",
-    "CC",
-    "CRD",
-    "CRLD",
-    "CTKD",
-    "DEPLOYED",
-    "DIST",
-    "DKD",
-    "FCFD",
-    "ICKD",
-    "KD",
-    "KDSVD",
-    "METHODS",
-    "MLKD",
-    "NKD",
-    "NORM",
-    "NST",
-    "OFD",
-    "PKT",
-    "RA",
-    "RKD",
-    "RKKD",
-    "SP",
-    "TTM",
-    "VID",
-    "WTTM",
-    "CentredMSE",
-    "CrossEntropy",
-    "FitNets",
-    "NormalizedCE",
-    "NormalizedKD",
-    "ReviewKD",
-    "SimKD",
-]

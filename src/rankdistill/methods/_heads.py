@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core import Batch, Runs, full_precision
-from ..network import Segment, Staged, resume
+from ..contract import Batch, Runs
+from ..numerics import full_precision
+from ..taps import Segment, Staged, resume
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import at_least_float32, full_precision
 from .features import paired_features, pool_to_match, unit_length
 from .stages import StagePair, stage_pairs
 

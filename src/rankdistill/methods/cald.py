@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import full_precision, paired_logits
 
 Mode = Literal["both", "temperature", "weight"]
 

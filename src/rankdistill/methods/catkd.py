@@ -27,8 +27,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
-from ..network import roles
+from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..numerics import at_least_float32, full_precision
+from ..taps import roles
 from ._heads import averaged_classifier, check_averaged_classifier, classifier_of, plain_classifier, replaced
 
 HeadInit = Literal["kaiming", "default"]

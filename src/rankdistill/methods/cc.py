@@ -20,7 +20,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import at_least_float32, full_precision
 from .stages import pooled_widths
 
 

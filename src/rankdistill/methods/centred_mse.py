@@ -12,7 +12,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import full_precision, paired_logits
 
 
 def centred_mse_loss(

@@ -32,7 +32,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .. import distributed
-from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, check_temperature, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..numerics import at_least_float32, check_temperature, full_precision
 
 _EPSILON = 1e-7  # e, of the authors' code
 

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import at_least_float32, full_precision, paired_logits
 
 
 def ctkd_loss(

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, check_temperature, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import check_temperature, full_precision, paired_logits
 
 _EPSILON = 1e-8  # the authors'; added to the product of the norms
 

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, check_temperature, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import check_temperature, full_precision, paired_logits
 
 
 def dkd_terms(

@@ -34,8 +34,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, check_temperature, full_precision
-from ..network import batch_statistics, resume
+from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..network import batch_statistics
+from ..numerics import at_least_float32, check_temperature, full_precision
+from ..taps import resume
 from ._heads import map_shape, require_staged
 from .kd import kd_loss
 

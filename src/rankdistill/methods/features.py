@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Method, at_least_float32
+from ..contract import Method
 from ..network import batch_statistics
+from ..numerics import at_least_float32
 
 
 def paired_features(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

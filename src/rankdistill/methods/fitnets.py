@@ -18,7 +18,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import full_precision
 from .features import bridged, paired_features
 from .stages import StagePair, stage_pairs
 

@@ -19,7 +19,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import at_least_float32, full_precision
 from .features import bridged, paired_features, unit_length
 from .stages import StagePair, deepest_pair
 

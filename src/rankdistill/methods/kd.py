@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, check_temperature, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import check_temperature, full_precision, paired_logits
 
 
 def kd_loss(

@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import full_precision
 from .features import paired_features, pool_to_match
 from .stages import StagePair, stage_pairs
 

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, at_least_float32, full_precision
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import at_least_float32, full_precision
 from .ctkd import CTKD
 from .dkd import DKD
 from .kd import KD

@@ -31,7 +31,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, check_temperature, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import check_temperature, full_precision, paired_logits
 from .kd import kd_loss
 
 Variant = Literal["official", "fixed"]

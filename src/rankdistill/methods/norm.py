@@ -27,8 +27,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
-from ..network import Segment, Staged, resume
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import at_least_float32, full_precision
+from ..taps import Segment, Staged, resume
 from ._heads import (
     Composite,
     borders_of,

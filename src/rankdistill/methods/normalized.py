@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, at_least_float32, check_temperature, full_precision
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import at_least_float32, check_temperature, full_precision
 from .kd import kd_loss
 
 

@@ -30,8 +30,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
-from ..network import roles
+from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..numerics import at_least_float32, full_precision
+from ..taps import roles
 
 _SHORTCUTS = ("downsample", "shortcut")
 

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, full_precision
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import full_precision
 from .features import paired_features
 
 _EPS = 1e-7

@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Runs, at_least_float32, paired_logits
+from ..contract import Batch, Losses, Method, Output, Runs
+from ..numerics import at_least_float32, paired_logits
 from ..softrank import Regularization, rank_regime, separating_epsilon
 from ..softrank.functions import centred_soft_rank, squared_rank_distance
 

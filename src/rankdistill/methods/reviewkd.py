@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..numerics import at_least_float32, full_precision
 
 
 def hierarchical_context_loss(

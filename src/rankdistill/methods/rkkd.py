@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import full_precision, paired_logits
 
 _CHUNK = 2**20
 

@@ -25,8 +25,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, Runs, at_least_float32, full_precision
-from ..network import Segment, Staged
+from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..numerics import at_least_float32, full_precision
+from ..taps import Segment, Staged
 from ._heads import (
     Composite,
     averaged_classifier,

@@ -15,7 +15,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import at_least_float32, full_precision
 from .features import paired_features, unit_length
 from .stages import deepest_roles
 

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Output, Pair
+from ..contract import Output, Pair
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..core import Batch, Losses, Method, Output, full_precision, paired_logits
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import full_precision, paired_logits
 
 
 def ttm_loss(

@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..core import Batch, Losses, Method, Output, Pair, at_least_float32, full_precision
+from ..contract import Batch, Losses, Method, Output, Pair
+from ..numerics import at_least_float32, full_precision
 from .features import paired_features, pool_to_match
 from .stages import StagePair, stage_pairs
 

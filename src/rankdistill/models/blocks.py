@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ..network import Segment
+from ..taps import Segment
 
 
 class Block(nn.Module):

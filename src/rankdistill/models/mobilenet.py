@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..network import Segment
+from ..taps import Segment
 from .blocks import draw_convolutions, draw_small_classifier, global_average, unchanged
 
 # Expansion, channels, blocks, stride of the first block; channels before they are halved in the small variant.

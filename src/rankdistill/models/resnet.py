@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..network import Segment
+from ..taps import Segment
 from .blocks import Block, draw_convolutions, global_average, stage_segments, unchanged
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..network import Segment
+from ..taps import Segment
 from .blocks import Block, global_average, stage_segments, unchanged
 
 _STEM = 24

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from ..network import Segment
+from ..taps import Segment
 from .blocks import draw_convolutions, draw_small_classifier, global_average, unchanged
 
 _WIDTHS = (64, 128, 256, 512, 512)

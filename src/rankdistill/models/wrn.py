@@ -14,7 +14,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ..network import Segment
+from ..taps import Segment
 from .blocks import draw_convolutions, global_average
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from ..run import Run
+from ..runs.config import Run
 from . import digits, fashion_mnist
 from .benchmarks import recipes_of
 

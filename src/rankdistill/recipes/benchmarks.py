@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ..run import Run, look_up, loss, update_rule
+from ..runs.config import Run
+from ..runs.options import look_up, loss, update_rule
 from .protocols import PROTOCOLS
 from .setting import Setting
 from .settings import SETTINGS

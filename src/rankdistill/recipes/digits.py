@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from ..run import Data, Optim, Run, loss
+from ..runs.config import Data, Optim, Run
+from ..runs.options import loss
 
 _DATA = Data(name="digits", image_size=8, padding=1, flip=False)
 _FEW_LABELS = dataclasses.replace(_DATA, num_labels=300)

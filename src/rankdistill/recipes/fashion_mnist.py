@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..run import Data, Optim, Run, loss
+from ..runs.config import Data, Optim, Run
+from ..runs.options import loss
 
 _DATA = Data(name="fashion_mnist", padding=4, flip=True)
 _OPTIM = Optim(epochs=30, lr=0.05, schedule="cosine", milestones=())

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..run import Data, Optim
+from ..runs.config import Data, Optim
 
 _CIFAR = Data(name="cifar100", padding=4, flip=True)
 _TINY = Data(name="tiny_imagenet", padding=8, flip=True)

@@ -17,10 +17,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..build import build
-from ..files import read_with_digest
-from ..run import Run
-from ..train import Plan, fit
+from ..runs.build import build
+from ..runs.config import Run
+from ..training.loop import fit
+from ..training.plan import Plan
+from ..weights.durable import read_with_digest
 from . import RECIPES
 
 ASSISTANTS: dict[tuple[str, str], tuple[str, ...]] = {

@@ -1,6 +1,6 @@
 """Attention transfer."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 from .shared import one_weight
 

@@ -1,6 +1,6 @@
 """A reconstruction of class-wise adaptive logits distillation from its title; see `rankdistill.methods.cald`."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 

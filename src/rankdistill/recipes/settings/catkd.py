@@ -1,6 +1,6 @@
 """Class attention transfer, as its authors train it."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 
 # Weight, resolution, normalise: in the order of CIFAR100_PAIRS.

@@ -1,6 +1,6 @@
 """Correlation congruence."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 from .shared import one_weight
 

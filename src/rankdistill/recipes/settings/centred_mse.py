@@ -1,6 +1,6 @@
 """Mean squared error of centred logits, trained as ranking alignment is."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import TINY_IMAGENET_PAIRS, Setting
 
 

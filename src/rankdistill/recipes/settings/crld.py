@@ -1,6 +1,6 @@
 """Cross-view consistency regularisation, as a public mirror of its authors' code trains it."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, Setting
 
 _RATE = {

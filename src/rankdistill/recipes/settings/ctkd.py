@@ -1,6 +1,6 @@
 """Curriculum temperature, the global one."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 
 

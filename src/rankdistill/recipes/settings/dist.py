@@ -1,6 +1,6 @@
 """DIST, by correlations between and within classes."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 _REPORTED = (

@@ -1,6 +1,6 @@
 """Decoupled knowledge distillation."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 
 BETA = {

@@ -1,6 +1,6 @@
 """Vanilla distillation trained with DOT."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import TINY_IMAGENET_PAIRS, Setting
 
 _CIFAR100 = (("resnet32x4", "resnet8x4"), ("resnet32x4", "shufflenetv2"), ("vgg13", "vgg8"))

@@ -1,6 +1,6 @@
 """Function-consistent feature distillation, as its authors train it."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 
 _UNPUBLISHED = ("resnet110", "resnet32")

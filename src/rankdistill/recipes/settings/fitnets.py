@@ -1,6 +1,6 @@
 """FitNets."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import TINY_IMAGENET_PAIRS, Setting
 from .shared import one_weight
 

@@ -1,6 +1,6 @@
 """Inter-channel correlation."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 from .shared import one_weight
 

@@ -1,6 +1,6 @@
 """Vanilla knowledge distillation."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 

@@ -1,6 +1,6 @@
 """Distillation of singular vectors."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 from .shared import one_weight
 

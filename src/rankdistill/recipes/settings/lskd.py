@@ -1,6 +1,6 @@
 """Logit standardisation, of KD, DKD and CTKD."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 KD = {

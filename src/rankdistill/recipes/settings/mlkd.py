@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Pair, Setting
 
 _LIGHT = {"lr": 0.01, "epochs": 480}

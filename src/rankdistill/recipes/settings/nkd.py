@@ -1,6 +1,6 @@
 """Normalised knowledge distillation."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 
 _IN_CRLD = CIFAR100_PAIRS[:6]  # those whose teacher and student are of one family

@@ -1,6 +1,6 @@
 """N-to-one representation matching alone."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 from . import norm
 

@@ -1,6 +1,6 @@
 """Training on labels alone: every baseline."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 

@@ -1,6 +1,6 @@
 """Ranking alignment, as its paper trains it."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, Setting
 
 _TUNED = CIFAR100_PAIRS[1], TINY_IMAGENET_PAIRS[0]

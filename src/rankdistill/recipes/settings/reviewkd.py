@@ -1,6 +1,6 @@
 """Distillation by knowledge review, as its authors train it."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 
 _LIGHT = ("shufflenetv1", "shufflenetv2", "mobilenetv2")

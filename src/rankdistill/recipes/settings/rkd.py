@@ -1,6 +1,6 @@
 """Relational knowledge distillation."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 from .shared import one_weight
 

@@ -1,6 +1,6 @@
 """The ranking loss after Kendall's tau, beside KD."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 

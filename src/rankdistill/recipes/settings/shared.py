@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Pair, Setting
 
 

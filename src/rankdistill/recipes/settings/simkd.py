@@ -1,6 +1,6 @@
 """The reused teacher classifier."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import CIFAR100_PAIRS, Setting
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 

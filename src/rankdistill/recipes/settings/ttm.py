@@ -1,6 +1,6 @@
 """Transformed teacher matching."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 TTM = {

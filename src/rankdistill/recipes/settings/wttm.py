@@ -1,6 +1,6 @@
 """Weighted transformed teacher matching."""
 
-from ...run import loss
+from ...runs.options import loss
 from ..setting import Setting
 
 WTTM = {

@@ -1,0 +1,208 @@
+"""The contract of a distillation method: what it is given, what it returns, how methods add up.
+
+A method is an `nn.Module` that turns outputs into named, weighted losses. It holds no network, and its state dict
+is exactly the state that its paper adds. Nothing here knows about data, training or particular networks.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Losses = dict[str, Tensor]
+"""Named scalars, already weighted; the objective is their sum. The name `task` is for losses on labels."""
+
+
+TeacherMode = Literal["eval", "batch_stats"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that changes from step to step.
+
+    Attributes:
+        images: [B, C, H, W], normalised; the weak view where there are two.
+        labels: [B] int64, or [B, K] float (mixed labels), or None (unlabelled).
+        indices: [B] int64, position of each sample in the training set.
+        strong: [B, C, H, W], the second view of the same samples.
+        held_out: a batch kept out of training, for bilevel updates.
+        epoch: counted from 1.
+        step: optimizer steps done before this one. With the seed it determines every random draw of a method.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+    indices: Tensor | None = None
+    strong: Tensor | None = None
+    held_out: Batch | None = None
+    epoch: int = 1
+    step: int = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Return the batch with every tensor on `device`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in values.items()
+            if isinstance(value, Tensor | Batch)
+        }
+        return dataclasses.replace(self, **moved)
+
+    def chunks(self, num: int) -> list[Self]:
+        """Return the batch in `num` parts, or fewer if it has fewer samples, as equal as may be; `held_out` in each."""
+        if num == 1:
+            return [self]
+        tensors = ("images", "labels", "indices", "strong")
+        parts = {
+            name: value.tensor_split(min(num, len(self)))
+            for name in tensors
+            if (value := getattr(self, name)) is not None
+        }
+        return [
+            dataclasses.replace(self, **{name: part[i] for name, part in parts.items()})
+            for i in range(min(num, len(self)))
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one network says about one batch.
+
+    Attributes:
+        logits: [B, K].
+        features: role -> feature, for the roles that were tapped.
+        strong: the same for the second view, where there is one.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    strong: Output | None = None
+
+
+@runtime_checkable
+class Runs(Protocol):
+    """What a method is given of a network: `Network`, or a teacher whose logits are kept (`CachedTeacher`)."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Return the bare network."""
+
+    def run(self, batch: Batch) -> Output:
+        """Return the outputs for each view of the batch."""
+
+    def shared_pass(self) -> AbstractContextManager[None]:
+        """Within it, `run` on one and the same batch runs the network once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What a run knows about student and teacher before training; `Method.for_pair` reads it.
+
+    Attributes:
+        student, teacher: the bare modules, to read from (a classifier's weight, say). A method stores neither.
+        student_shapes, teacher_shapes: role -> shape of that feature without the batch dimension.
+        num_classes: width of the student's logits.
+        num_samples: size of the training set.
+        labels: [num_samples] int64, the class of each training sample; None where it is not known.
+    """
+
+    student: nn.Module
+    teacher: nn.Module | None
+    student_shapes: Mapping[str, tuple[int, ...]]
+    teacher_shapes: Mapping[str, tuple[int, ...]]
+    num_classes: int
+    num_samples: int
+    labels: Tensor | None = None
+
+
+class Method(nn.Module):
+    """A distillation method. Nearly every one overrides only `losses`.
+
+    Class attributes, which an instance may set for itself where they depend on the pair:
+        student_needs, teacher_needs: roles that `losses` reads from `Output.features`.
+        views: 2 if it reads `Output.strong` as well.
+        reads_teacher: False if it works without a teacher.
+        teacher_mode: "eval", or "batch_stats" (batch statistics; running statistics are never written).
+        observes: True if `observe` has something to log.
+        meta: names of its parameters that the update rule "bilevel" learns from held-out images, and nothing else.
+
+    What a method remembers between steps is a buffer, and is written only while `self.updates_state` is true:
+    `EachView` clears it for the second view.
+    """
+
+    student_needs: tuple[str, ...] = ()
+    teacher_needs: tuple[str, ...] = ()
+    views: int = 1
+    reads_teacher: bool = True
+    teacher_mode: TeacherMode = "eval"
+    observes: bool = False
+    meta: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.updates_state = True
+
+    @classmethod
+    def for_pair(cls, pair: Pair, **options: Any) -> Self:
+        """Return the method for this pair. Override to fill in shapes that the run knows."""
+        del pair
+        return cls(**options)
+
+    def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        """Return the weighted losses of one view. `teacher` is None only if `reads_teacher` is false."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither losses nor forward")
+
+    def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
+        """Run the networks and return the losses. Override to run them in another way."""
+        if not self.reads_teacher:
+            return self.losses(batch, student.run(batch), cast("Output", None))
+        if teacher is None:
+            raise ValueError(f"{type(self).__name__} reads a teacher, but this run has none: give it one")
+        return self.losses(batch, student.run(batch), teacher.run(batch))
+
+    def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
+        """Look at the teacher and some training batches; return what the user should know, a sentence each.
+
+        Called once, before the first step, and not when a run goes on: what it finds out is kept in buffers.
+        """
+        return []
+
+    def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
+        """Return what is worth logging after an epoch, from one training batch. Read only if `observes` is true."""
+        return {}
+
+    def meta_parameters(self) -> list[nn.Parameter]:
+        """Return the parameters named in `meta`, its own and those of the methods in it."""
+        inner = (module for module in self.modules() if isinstance(module, Method))
+        return [module.get_parameter(name) for module in inner for name in module.meta]
+
+    def adapt(self, student: nn.Module) -> nn.Module:
+        """Return the student that is trained. Called once, before training."""
+        return student
+
+    def deploy(self, student: nn.Module) -> nn.Module:
+        """Return what is evaluated, saved and exported. Called after every epoch: the student must stay as it is."""
+        return student
+
+
+@contextmanager
+def state_held(method: Method) -> Iterator[None]:
+    """Within it, a method and those in it remember nothing: `updates_state` is false."""
+    inner = [module for module in method.modules() if isinstance(module, Method)]
+    before = [module.updates_state for module in inner]
+    for module in inner:
+        module.updates_state = False
+    try:
+        yield
+    finally:
+        for module, value in zip(inner, before, strict=True):
+            module.updates_state = value

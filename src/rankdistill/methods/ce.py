@@ -1,0 +1,35 @@
+"""Cross-entropy of the student's softmax with the labels, in nats, mean over the batch.
+
+The labels are classes [B] int64 or distributions [B, K].
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from ..contract import Batch, Losses, Method, Output
+from ..numerics import at_least_float32, full_precision
+
+
+class CrossEntropy(Method):
+    """Cross-entropy of the student's softmax with the labels, in nats, mean over the batch.
+
+    Labels are classes [B] int64 or distributions [B, K]. No state. The loss is computed in float32.
+    """
+
+    reads_teacher = False
+
+    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if not 0.0 <= label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing is {label_smoothing}: it must be at least 0 and less than 1")
+        self.label_smoothing = label_smoothing
+
+    def losses(self, batch: Batch, student: Output, teacher: Output | None = None) -> Losses:
+        """Return {"task": cross-entropy}."""
+        del teacher
+        if batch.labels is None:
+            raise ValueError("cross-entropy needs Batch.labels, which is None: leave it out for unlabelled data")
+        with full_precision(student.logits):
+            logits = at_least_float32(student.logits)
+            return {"task": F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}

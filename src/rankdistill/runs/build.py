@@ -1,0 +1,297 @@
+"""From a run's configuration to a plan that `train.fit` executes: names checked, files read, networks built."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from .. import distributed
+from .._version import __version__
+from ..training.clock import Clock
+from ..methods.combine import EachView, Sum
+from ..contract import Method, Pair
+from ..data import DATASETS
+from ..data.schedule import Batches
+from ..data.sets import DataSet
+from ..weights.durable import write_json
+from .launch import environment, launched
+from ..methods import METHODS
+from ..methods.lskd import Standardized, check_standardizable
+from ..models import MODELS
+from ..weights.foreign import load_into
+from ..network import Network
+from ..assembly import Assembled, assemble
+from ..taps import roles, select_roles
+from .options import SHARED_OPTIONS, look_up
+from .config import Run, describe
+from ..training.state import State
+from ..weights.storage import digest_of
+from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
+from ..training.teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
+from ..training.plan import Plan, Watcher
+from ..training.updates import UPDATES, UpdateRule
+from ..weights.reading import read_weights
+
+
+def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
+    """Return the plan of a run. Names are checked first, then files, then data; what is wrong leaves nothing behind.
+
+    Raises:
+        ValueError: a name, an option, a file or the data is wrong. FileNotFoundError: a file is not there.
+    """
+    look_up(DATASETS, run.data.name, "data set")
+    look_up(MODELS, run.student, "model")
+    check_options(run.losses)
+    rule = UPDATES[run.update.rule](**dataclasses.asdict(run.update))
+    teacher_weights = _teacher_weights(run)
+    fabric = launched(run)
+    device = fabric.device
+    data = load_data(run.data)
+    train, test = split(data, run.data)
+    train, held_out = split_for(rule, train, data.num_classes, run.data.subset_seed)
+    torch.manual_seed(run.seed)
+    student = MODELS[run.student](data.num_classes)
+    teacher = None
+    if run.teacher is not None:
+        teacher = MODELS[run.teacher](data.num_classes)
+        load_into(teacher, teacher_weights, name=run.teacher, source=str(run.teacher_weights))
+    example = torch.zeros(2, *view_shape(data, run.data))
+    assembled = assemble(
+        terms(run.losses), student, teacher, example, num_samples=len(train), labels=train.labels
+    )
+    state = _state(run, rule, assembled, fabric)
+    digest = digest_of(teacher_weights) if teacher_weights else ""
+    found = {"teacher_digest": digest, "data_digest": _digest(data), "precision": fabric._precision.precision}
+    config = describe(run) | found
+    name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
+    loader = training_batches(run, train, held_out, rule, data, views=state.method.views, device=device)
+    if run.teacher_cache is not None:
+        state.teacher = _cached(run, state, loader, found, len(train), data.num_classes, watchers)
+    elif state.teacher is not None:
+        state.teacher.uncached.around = lambda: state.clock("teacher")
+    _compile(run, state, len(loader))
+    plan = Plan(
+        state=state,
+        loader=loader,
+        test=lambda: test_batches(test, data, run.data, device),
+        epochs=run.optim.epochs,
+        learning_rate=run.optim.rate,
+        folder=run.runs / run.recipe / run.pair / name,
+        identity={"config": name, "teacher": digest},
+        header=_header(run, data),
+        seed=run.seed,
+        update=rule,
+        evaluate_every=run.evaluate_every,
+        checkpoint_every=run.checkpoint_every,
+        checkpoint_steps=run.checkpoint_steps,
+        evaluate_teacher=run.evaluate_teacher,
+        watchers=_watchers(run, watchers),
+    )
+    if distributed.rank() == 0:
+        write_json(plan.folder / "run.json", config | {"environment": environment(fabric)})
+    return plan
+
+
+def _state(run: Run, rule: UpdateRule, assembled: Assembled, fabric: Fabric) -> State:
+    """Return networks, method and optimizers, all on the run's device."""
+    method = assembled.method.to(fabric.device)
+    for network in (assembled.student, assembled.teacher):
+        if network is not None:
+            network.module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student = assembled.student.module
+    rule.check(method)
+    optim = run.optim
+    if not rule.descends and (optim.accumulate > 1 or optim.clip_norm is not None):
+        raise ValueError(
+            f"optim.accumulate is {optim.accumulate} and optim.clip_norm {optim.clip_norm}, which have no effect under "
+            f"the update rule {run.update.rule}: leave them out"
+        )
+    average = None
+    if optim.ema is not None:
+        decay: Any = get_ema_multi_avg_fn(optim.ema)  # type: ignore[no-untyped-call]
+        average = AveragedModel(student, multi_avg_fn=decay, use_buffers=True)
+    if run.sync_bn:
+        distributed.synchronized_batch_norm(student)
+        distributed.synchronized_batch_norm(method)
+    optimizer = rule.make_optimizer(
+        student,
+        method,
+        lr=optim.lr,
+        momentum=optim.momentum,
+        weight_decay=optim.weight_decay,
+        nesterov=optim.nesterov,
+    )
+    return State(
+        student=assembled.student,
+        teacher=assembled.teacher,
+        method=method,
+        optimizer=optimizer,
+        meta_optimizer=rule.make_meta_optimizer(method),
+        autocast=fabric.autocast,
+        clip_norm=optim.clip_norm,
+        accumulate=optim.accumulate,
+        average=average,
+        clock=Clock(fabric.device),
+    )
+
+
+def _cached(
+    run: Run,
+    state: State,
+    stream: Batches,
+    found: Mapping[str, str],
+    num_samples: int,
+    num_classes: int,
+    watchers: Sequence[Watcher],
+) -> CachedTeacher:
+    """Return the teacher behind its cache for this stream, after saying how much that takes."""
+    if run.teacher_cache is None or state.teacher is None:
+        raise ValueError(f"a teacher cache in {run.teacher_cache} needs a teacher: this run has none")
+    check_cacheable(state.method)
+
+    def tell(sentence: str) -> None:
+        for watcher in watchers:
+            watcher.note(sentence)
+
+    options = CacheOptions(run.teacher_cache_dtype, run.teacher_cache_gigabytes)
+    facts = dict(found) | {
+        "teacher": run.teacher,
+        "data": describe(run)["data"],
+        "images": num_samples,
+        "stream_seed": run.stream_seed,
+        "batch_size": run.optim.batch_size,
+        "views": state.method.views,
+        "memory_format": "channels_last",
+        "dtype": options.dtype,
+        "processes": distributed.world_size(),
+    }
+    folder = run.teacher_cache / digest_of_stream(stream, facts)[:24]
+    size = estimated_gigabytes(
+        num_samples, num_classes, views=state.method.views, epochs=run.optim.epochs, dtype=options.dtype
+    )
+    tell(f"the teacher's logits of {run.optim.epochs} epochs take {size:.2g} GB in {folder}")
+    return CachedTeacher(
+        state.teacher.uncached,
+        stream,
+        folder,
+        num_samples,
+        options,
+        autocast=state.autocast,
+        tell=tell,
+        around=lambda: state.clock("teacher"),
+    )
+
+
+_WORTH_COMPILING = 20_000
+"""Steps from which "auto" compiles: about a minute of compilation is then below a few per cent of the run."""
+
+
+def _compile(run: Run, state: State, steps: int) -> None:
+    if run.compile == "off" or (run.compile == "auto" and steps * run.optim.epochs < _WORTH_COMPILING):
+        return
+    state.student.compile()
+    if state.teacher is not None:
+        state.teacher.uncached.compile()
+
+
+def _watchers(run: Run, watchers: Sequence[Watcher]) -> Sequence[Watcher]:
+    if distributed.rank() != 0:
+        return ()
+    if not run.loggers and not run.profile:
+        return watchers
+    from ..training.loggers import LOGGERS, Profile  # their packages are an extra
+
+    profile = [Profile()] if run.profile else []
+    return [*watchers, *(LOGGERS[name]() for name in run.loggers), *profile]
+
+
+def terms(losses: Mapping[str, Any]) -> dict[str, tuple[float, Callable[[Pair], Method]]]:
+    """Return the terms of a run's losses, as `assemble` takes them.
+
+    Args:
+        losses: as `Run.losses`.
+    """
+    return {name: (config.weight, functools.partial(_method, config)) for name, config in losses.items()}
+
+
+def _method(config: Any, pair: Pair) -> Method:
+    method = METHODS[config.method].for_pair(pair, **_options(config))
+    if config.standardized:
+        method = Standardized(method)
+    return EachView(method) if config.each_view else method
+
+
+def check_options(losses: Mapping[str, Any]) -> None:
+    """Let the methods that need no pair check their options.
+
+    Raises:
+        ValueError: an option is out of its range, or a method is to be standardised that cannot be.
+    """
+    for config in losses.values():
+        method = METHODS[config.method]
+        if config.standardized:
+            check_standardizable(method)
+        if method.for_pair.__func__ is Method.for_pair.__func__:  # type: ignore[attr-defined]
+            method(**_options(config))
+
+
+def _teacher_weights(run: Run) -> dict[str, Tensor]:
+    if run.teacher is None:
+        if run.teacher_weights is not None:
+            raise ValueError(f"teacher_weights is {run.teacher_weights}, but the recipe {run.recipe} has no teacher")
+        return {}
+    look_up(MODELS, run.teacher, "model")
+    if run.teacher_weights is None:
+        raise ValueError(
+            f"the recipe {run.recipe} needs weights of a trained {run.teacher}: pass --teacher-weights FILE, made by "
+            f"`rankdistill train-teacher {run.recipe.split('.')[0]} --model {run.teacher}`"
+        )
+    weights, header = read_weights(run.teacher_weights)
+    if "deployed" in header:
+        raise ValueError(
+            f"{run.teacher_weights} holds a {header.get('model')} as {header['deployed']} deploys it, with layers that "
+            "the plain network lacks: pass the weights of a plain network"
+        )
+    saved = header.get("model", run.teacher)
+    if saved != run.teacher:
+        raise ValueError(f"{run.teacher_weights} holds a {saved}, not a {run.teacher}: pass --teacher {saved}")
+    return weights
+
+
+def _options(config: Any) -> dict[str, Any]:
+    """The method's own options, without those that every loss has."""
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in SHARED_OPTIONS}
+
+
+def _digest(data: DataSet) -> str:
+    """Tell data sets of one name apart: folders of one's own, or a part of an official set."""
+    what = [data.class_names, data.train.labels.tolist(), data.test.labels.tolist()]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+
+def _header(run: Run, data: DataSet) -> dict[str, Any]:
+    """What a weights file says of itself, so that `evaluate` and others need no options."""
+    return {
+        "rankdistill": __version__,
+        "recipe": run.recipe,
+        "model": run.student,
+        "class_names": data.class_names,
+        "data": {
+            "name": run.data.name,
+            "image_size": run.data.image_size,
+            "num_classes": run.data.num_classes,
+            "random_resized_crop": run.data.random_resized_crop,
+            "padding": run.data.padding,
+        },
+        "mean": data.mean,
+        "std": data.std,
+    }

@@ -1,0 +1,253 @@
+"""The configuration of a run. Recipes return it, the command line types it, `build` builds it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import tyro
+
+from ..data.augment import Geometry
+from ..data.views import Strong
+from ..methods import METHODS
+from ..training.updates import UPDATES
+from .options import update_rule
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images.
+
+    Attributes:
+        name: a data set of `rankdistill list`.
+        root: its folder or archive; None where it is bundled.
+        download: fetch what is missing into `root`.
+        cache: the folder that keeps decoded images for the next run; "off" keeps none, and "auto" is the user's,
+            $XDG_CACHE_HOME/rankdistill or ~/.cache/rankdistill.
+        image_size: pixels of a side; None for the set's own.
+        num_classes: only the first so many classes; None for all.
+        num_labels: train on so many images only, equally many of each class; None for all.
+        held_out: keep so many training images out of training, and evaluate on them instead of the test images.
+        subset_seed: which images `num_labels` and `held_out` choose.
+        padding: pixels of zeros around an image before it is cropped at random; 0 for no crop.
+        flip: mirror each image with probability one half.
+        rotation: turn each image by up to so many degrees either way, before it is cropped; 0 for no turn.
+        random_resized_crop: resize a random part of each image to so many pixels of a side, in place of `padding`'s
+            crop, and evaluate on the middle of each image; None for no such crop.
+        strong: the second view, for losses that read one: "mlkd" (two random operations and a cut-out after its own
+            crop and flip) or "weak" (another crop and flip).
+        mixup: mix each batch with itself in another order, by a share from Beta(mixup, mixup); 0 for not.
+        cutmix: paste a box of one image into another, of an area from Beta(cutmix, cutmix); 0 for not.
+    """
+
+    name: str = "digits"
+    root: Path | None = None
+    download: bool = False
+    cache: Literal["auto", "off"] | Path = "auto"
+    image_size: int | None = None
+    num_classes: int | None = None
+    num_labels: int | None = None
+    held_out: int = 0
+    subset_seed: int = 0
+    padding: int = 4
+    flip: bool = True
+    rotation: float = 0.0
+    random_resized_crop: int | None = None
+    strong: Strong = "mlkd"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        Geometry(self.padding, self.flip, self.rotation, self.random_resized_crop)  # checks them
+        for name in ("mixup", "cutmix"):
+            value = getattr(self, name)
+            _require(0.0 <= value < math.inf, f"data.{name}", value, "at least 0")
+        if self.mixup and self.cutmix:
+            raise ValueError(f"data.mixup is {self.mixup} and data.cutmix {self.cutmix}: choose one of them")
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Stochastic gradient descent and its schedule.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images in a step.
+        lr: learning rate of the first epoch.
+        schedule: "multistep" (times `gamma` after each milestone) or "cosine" (to 0 at the end of the run).
+        milestones: epochs after which the rate drops: with 150, epoch 151 is the first reduced one.
+        gamma: factor of each drop.
+        momentum: of SGD.
+        weight_decay: of all parameters, batch norms and biases too, as in the field's code.
+        nesterov: Nesterov's momentum.
+        accumulate: run each batch in so many parts, to save memory; batch norm and losses over pairs of samples see
+            one part at a time.
+        clip_norm: scale gradients to at most this norm; None leaves them.
+        ema: evaluate and save an exponential moving average of the student's weights, with this decay; None for none.
+    """
+
+    epochs: int = 240
+    batch_size: int = 64
+    lr: float = 0.05
+    schedule: Literal["multistep", "cosine"] = "multistep"
+    milestones: tuple[int, ...] = (150, 180, 210)
+    gamma: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+    accumulate: int = 1
+    clip_norm: float | None = None
+    ema: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "optim.epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 2, "optim.batch_size", self.batch_size, "at least 2, for batch norm")
+        _require(0.0 < self.lr < math.inf, "optim.lr", self.lr, "positive")
+        _require(0.0 <= self.momentum < 1.0, "optim.momentum", self.momentum, "at least 0 and less than 1")
+        _require(0.0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, "at least 0")
+        _require(0.0 < self.gamma <= 1.0, "optim.gamma", self.gamma, "more than 0 and at most 1")
+        parts = 1 <= self.accumulate <= self.batch_size // 2
+        _require(
+            parts, "optim.accumulate", self.accumulate, f"1 to {self.batch_size // 2}, so that a part has 2 samples"
+        )
+        clip = self.clip_norm
+        _require(clip is None or 0.0 < clip < math.inf, "optim.clip_norm", clip, "positive")
+        _require(self.ema is None or 0.0 < self.ema < 1.0, "optim.ema", self.ema, "more than 0 and less than 1")
+        ordered = list(self.milestones) == sorted(set(self.milestones)) and all(m >= 1 for m in self.milestones)
+        _require(ordered, "optim.milestones", self.milestones, "ascending epochs from 1")
+        if self.schedule == "cosine" and self.milestones:
+            raise ValueError(
+                f"optim.milestones is {self.milestones}, which has no effect under a cosine schedule: "
+                "pass --optim.milestones with nothing after it"
+            )
+
+    def rate(self, epoch: int) -> float:
+        """Return the learning rate of an epoch, counted from 1."""
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / self.epochs))
+        return self.lr * self.gamma ** sum(epoch > milestone for milestone in self.milestones)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that determines a run. A recipe returns one.
+
+    Attributes:
+        recipe: the recipe that it comes from; names the folder.
+        student: the network that is trained, a name of `rankdistill list`.
+        teacher: the network that it learns from, or None.
+        teacher_weights: a safetensors file that `train-teacher` wrote, or a checkpoint of others.
+        losses: name -> weight and options. "task" is the loss on the labels.
+        data: the images.
+        optim: the optimizer.
+        update: how a step is made: options of an update rule, from `update_rule`; `--update RULE` chooses the rule.
+        seed: of the student's initial weights and of the draws of methods.
+        stream_seed: of the order of the images and of their augmentation.
+        precision: "auto" is bf16-mixed where the hardware is fast at it, else 32-true.
+        accelerator: where to train: "auto", "cpu", "cuda" or "mps".
+        devices: processes on this machine, one for each device. Under torchrun or SLURM, as many as these start.
+        num_nodes: machines; they are started by torchrun or SLURM.
+        sync_bn: batch norms normalise over the samples of all processes instead of each process's own.
+        compile: run the networks through torch.compile: "off", "on", or "auto", where the run is long enough to pay.
+        threads: CPU threads; None for torch's choice. Small networks are fastest with 1 where other programs run.
+        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        evaluate_teacher: measure the teacher before training, to stand beside the student.
+        checkpoint_every: epochs between checkpoints; the last epoch is always saved.
+        checkpoint_steps: save after every so many steps as well.
+        teacher_cache: a folder where the teacher's logits for this stream of batches are kept, for later runs too.
+        teacher_cache_dtype: "float16" halves its size and rounds the logits; "float32" keeps every bit.
+        teacher_cache_gigabytes: the most that one teacher and stream may take there.
+        loggers: besides metrics.jsonl, any of "tensorboard", "wandb" and "mlflow".
+        profile: write trace.json, a profile of a few steps.
+        runs: the folder of all runs.
+    """
+
+    # The command line takes these three before it builds the recipe, and so does not offer them again.
+    recipe: tyro.conf.Suppress[str]
+    student: tyro.conf.Suppress[str]
+    teacher: tyro.conf.Suppress[str | None]
+    losses: dict[str, Any]
+    data: Data = field(default_factory=Data)
+    optim: Optim = field(default_factory=Optim)
+    update: Any = field(default_factory=lambda: update_rule("descend"))
+    teacher_weights: Path | None = None
+    seed: int = 0
+    stream_seed: int = 0
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    devices: int = 1
+    num_nodes: int = 1
+    sync_bn: bool = False
+    compile: Literal["off", "on", "auto"] = "off"
+    threads: int | None = None
+    evaluate_every: int = 1
+    evaluate_teacher: bool = True
+    checkpoint_every: int = 1
+    checkpoint_steps: int | None = None
+    teacher_cache: Path | None = None
+    teacher_cache_dtype: Literal["float16", "float32"] = "float16"
+    teacher_cache_gigabytes: float = 20.0
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    profile: bool = False
+    runs: Path = Path("runs")
+
+    def __post_init__(self) -> None:
+        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
+        _require(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "at least 1")
+        _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
+        steps = self.checkpoint_steps
+        _require(steps is None or steps >= 1, "checkpoint_steps", steps, "at least 1")
+        _require(self.devices >= 1, "devices", self.devices, "at least 1")
+        _require(self.num_nodes >= 1, "num_nodes", self.num_nodes, "at least 1")
+        limit = self.teacher_cache_gigabytes
+        _require(0.0 < limit < math.inf, "teacher_cache_gigabytes", limit, "positive and finite")
+        if self.sync_bn and self.devices * self.num_nodes == 1:
+            raise ValueError("sync_bn is True, which has no effect on one process: leave it out, or raise devices")
+        if self.teacher_cache is not None and self.teacher is None:
+            raise ValueError(f"teacher_cache is {self.teacher_cache}, but the recipe {self.recipe} has no teacher")
+        for name, options in self.losses.items():
+            _require(
+                0.0 <= options.weight < math.inf,
+                f"losses.{name}.weight",
+                options.weight,
+                "finite and not negative",
+            )
+
+    @property
+    def pair(self) -> str:
+        """Return "teacher-student", or the student's name alone."""
+        return f"{self.teacher}-{self.student}" if self.teacher else self.student
+
+
+_WITHOUT_EFFECT = (
+    *("runs", "teacher_weights", "accelerator", "checkpoint_every", "checkpoint_steps", "evaluate_teacher"),
+    *("teacher_cache", "teacher_cache_dtype", "teacher_cache_gigabytes", "loggers", "profile"),
+)
+"""Fields of a run that do not change what it ends with."""
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Return what of a run's configuration determines its outcome, as plain values."""
+    config = dataclasses.asdict(run)
+    for name, options in run.losses.items():
+        config["losses"][name]["method"] = options.method
+    config["update"]["rule"] = run.update.rule
+    cached = run.teacher_cache is not None and run.teacher_cache_dtype == "float16"
+    for name in _WITHOUT_EFFECT:
+        del config[name]
+    config["teacher_logits"] = "float16" if cached else "exact"
+    for place in ("root", "download", "cache"):
+        del config["data"][place]
+    return config
+
+
+def _require(holds: bool, name: str, value: object, needed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value}: it must be {needed}")

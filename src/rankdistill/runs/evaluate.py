@@ -1,0 +1,71 @@
+"""Accuracy of saved weights, ours and others', on the test images of a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from ..data import DATASETS
+from ..data.sets import DataSet
+from .launch import resolve_precision
+from ..methods import DEPLOYED
+from ..models import MODELS
+from ..weights.foreign import PUBLISHED, load_into
+from .config import Data
+from .options import look_up
+from .streams import load_data, test_batches
+from ..training.evaluate import evaluate
+from ..weights.reading import read_weights
+
+
+def evaluate_weights(
+    path: Path,
+    *,
+    model: str | None = None,
+    data_name: str | None = None,
+    root: Path | None = None,
+    accelerator: str = "auto",
+) -> dict[str, str | int | float]:
+    """Return the accuracy in percent of saved weights on the test images of a data set, and what was measured.
+
+    Args:
+        path: a safetensors file, or a checkpoint of others.
+        model: the architecture, needed where the file's header does not say it.
+        data_name: the data set, likewise.
+        root: the data set's folder or archive.
+        accelerator: "auto", "cpu", "cuda" or "mps".
+
+    Raises:
+        ValueError: a name, the file or the data is wrong. FileNotFoundError: a file is not there.
+    """
+    weights, header = read_weights(path)
+    saved = header.get("data", {})
+    model = model or header.get("model")
+    data_name = data_name or saved.get("name")
+    if model is None or data_name is None:
+        raise ValueError(f"{path} does not say its model and data set: pass --model and --data")
+    look_up(MODELS, model, "model")
+    look_up(DATASETS, data_name, "data set")
+    config = Data(**saved, root=root) if data_name == saved.get("name") else Data(name=data_name, root=root)
+    data = load_data(config)
+    module = MODELS[model](data.num_classes)
+    if "deployed" in header:
+        module = look_up(DEPLOYED, header["deployed"], "deployed student").rebuild(module, weights)
+    load_into(module, weights, name=model, source=str(path))
+    mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
+    data = dataclasses.replace(data, mean=mean, std=std)
+    result = {"model": model, "data": data_name, "images": len(data.test), **measure(module, data, config, accelerator)}
+    if "recipe" not in header and (data_name, model) in PUBLISHED:
+        result["published"] = PUBLISHED[data_name, model].top1
+    return result
+
+
+def measure(module: nn.Module, data: DataSet, config: Data, accelerator: str = "auto") -> dict[str, float]:
+    """Return a network's accuracy in percent on the test images. Moves the network to the accelerator."""
+    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision("auto", accelerator))
+    module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return evaluate(module, test_batches(data.test, data, config, fabric.device), fabric.autocast)

@@ -1,0 +1,158 @@
+"""Places in a network by name: which roles a network has, and how a network is entered at one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
+
+from torch import Tensor, nn
+
+from .contract import Output
+
+Segment = tuple[str, Callable[[Tensor], Tensor]]
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A network that can be entered at a role; those of `rankdistill.models` are.
+
+    Attributes:
+        roles: role -> tap.
+    """
+
+    roles: dict[str, str]
+
+    def segments(self) -> Sequence[Segment]:
+        """Return the network as (role that the segment starts from, what it runs), from "images" to the logits."""
+        ...
+
+
+def resume(module: nn.Module, role: str, feature: Tensor) -> Output:
+    """Return logits and later features of a network that is entered at a role.
+
+    Gradients flow through a frozen network's tail into `feature`; its modes and statistics are the caller's business.
+
+    Args:
+        module: a `Staged` network (all of `rankdistill.models`).
+        role: where `feature` belongs: "stem", "stageN", "preN", "prelast", "last" or "pooled".
+        feature: [B, ...], what the network would have had there.
+
+    Raises:
+        TypeError: the network cannot be entered. ValueError: it has no such border.
+    """
+    if not isinstance(module, Staged):
+        raise TypeError(f"{type(module).__name__} cannot be entered at {role!r}: it has no segments() (see Staged)")
+    segments = module.segments()
+    borders = [border for border, _ in segments]
+    if role not in borders or role == "images":
+        known = ", ".join(borders[1:])
+        raise ValueError(f"{type(module).__name__} cannot be entered at {role!r}: its borders are {known}")
+    features: dict[str, Tensor] = {}
+    tail = segments[borders.index(role) :]
+    for (_, run), (reached, _) in zip(tail, [*tail[1:], ("logits", None)], strict=True):
+        feature = run(feature)
+        features[reached] = feature
+    return Output(features.pop("logits"), features)
+
+
+def roles(module: nn.Module) -> dict[str, str]:
+    """Return the known roles of a network as role -> tap; empty if none are known.
+
+    Known are networks that declare theirs as `roles` (those of `rankdistill.models`, and what methods make of others),
+    torchvision's classifiers in `_TORCHVISION`, and timm's networks through their `feature_info`.
+    """
+    declared = getattr(module, "roles", None)
+    if isinstance(declared, Mapping):
+        return dict(declared)
+    family = type(module).__name__
+    if type(module).__module__.startswith("torchvision.") and family in _TORCHVISION:
+        found = dict(_TORCHVISION[family])
+        if family == "EfficientNet":  # followed by a stem-like convolution; the small V2 has one stage less
+            found["stage5"] = f"features.{len(cast('Any', module).features) - 2}"
+        return found
+    if hasattr(module, "feature_info"):
+        return _timm_roles(module)
+    return {}
+
+
+def select_roles(module: nn.Module, needs: Iterable[str]) -> dict[str, str]:
+    """Return the taps of the roles in `needs`.
+
+    Raises:
+        ValueError: the network has no such role; the known ones are given.
+    """
+    known = roles(module)
+    missing = [role for role in needs if role not in known]
+    if missing:
+        have = ", ".join(known) if known else "none"
+        raise ValueError(
+            f"{type(module).__name__} has no role {missing[0]!r} (known: {have}): "
+            'pass taps={"' + missing[0] + '": "name.of.a.submodule"} to Network'
+        )
+    return {role: known[role] for role in needs}
+
+
+def _timm_roles(module: nn.Module) -> dict[str, str]:
+    """Stages from timm's `feature_info`; a first entry that is not a stage of blocks is the stem."""
+    entries = [entry["module"] for entry in cast("Any", module).feature_info if entry.get("module")]
+    found: dict[str, str] = {}
+    if entries and entries[0].split(".")[0] not in ("layer1", "stages", "stages_0", "blocks", "layers", "layers_0"):
+        found["stem"] = entries.pop(0)
+    found |= {f"stage{number}": entry for number, entry in enumerate(entries, start=1)}
+    names = dict(module.named_modules())
+    for name in ("global_pool", "head.global_pool"):
+        if name in names:
+            found["last"] = f"<{name}"
+    classifier = cast("Any", module).get_classifier() if hasattr(module, "get_classifier") else None
+    for name, submodule in names.items():
+        if submodule is classifier:
+            found["pooled"] = f"<{name}"
+    return found
+
+
+# torchvision's classifiers: class name -> role -> tap. Where a stage is not one module, its last block is tapped.
+_TORCHVISION: dict[str, dict[str, str]] = {
+    "ResNet": {
+        "stem": "maxpool",
+        **{f"stage{n}": f"layer{n}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<fc",
+    },
+    "MobileNetV2": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{i}" for n, i in enumerate((1, 3, 6, 13, 17), 1)},
+        "last": "features",
+        "pooled": "<classifier.1",
+    },
+    "EfficientNet": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{i}" for n, i in enumerate((1, 2, 3, 5), 1)},
+        "last": "<avgpool",
+        "pooled": "<classifier.1",
+    },
+    "ShuffleNetV2": {
+        "stem": "maxpool",
+        **{f"stage{n}": f"stage{n + 1}" for n in range(1, 4)},
+        "last": "conv5",
+        "pooled": "<fc",
+    },
+    "ConvNeXt": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{2 * n - 1}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<classifier.2",
+    },
+    "RegNet": {
+        "stem": "stem",
+        **{f"stage{n}": f"trunk_output.block{n}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<fc",
+    },
+    "SwinTransformer": {
+        "stem": "features.0",
+        **{f"stage{n}": f"features.{2 * n - 1}" for n in range(1, 5)},
+        "last": "<avgpool",
+        "pooled": "<head",
+    },
+    "VisionTransformer": {"stem": "encoder.dropout", "last": "encoder.ln", "pooled": "<heads.head"},
+}

@@ -1,0 +1,1 @@
+"""The loop, and what goes with it: state, steps, update rules, checkpoints, teacher cache, loggers."""

@@ -1,0 +1,68 @@
+"""Weights and checkpoints as files, each with a SHA-256 beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from .durable import read_with_digest, write_with_digest
+
+_ABOUT = "rankdistill"
+
+
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a state dict: names, dtypes, shapes and values, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        value = weights[name].detach().cpu().contiguous()
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write a state dict as safetensors, with what there is to say `about` it, and its SHA-256 beside it.
+
+    The same weights give the same bytes: one header entry, since safetensors writes several in random order.
+    """
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    write_with_digest(path, to_safetensors(tensors, metadata={_ABOUT: json.dumps(about)}))
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a safetensors file, and what `save_weights` said about them (empty for others' files).
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is damaged, or no safetensors file.
+    """
+    read_with_digest(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a readable safetensors file ({error}): give a .safetensors file") from error
+    return tensors, about
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint (nested dicts of tensors and plain values) with its SHA-256 beside it."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    write_with_digest(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Return what `save_state` wrote, on the CPU; a damaged file is a ValueError. Nothing is unpickled but tensors."""
+    content = read_with_digest(path)
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state
