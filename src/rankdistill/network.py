@@ -1,17 +1,16 @@
 """Networks as methods see them: any `nn.Module`, its features read by forward hooks behind role names.
 
-A tap is the name of a submodule, whose output is read; `<name` reads its first input instead, and `name@last` the
-last of several calls in one pass (a shared ReLU). Roles are the names that methods use for taps: `stem`,
-`stage1..stageN`, `pre1..preN` (before the stage's last activation), `last` (the map whose average feeds the
-classifier) and `pooled` (what the last linear layer reads).
+Roles are the names that methods use for taps: `stem`, `stage1..stageN`, `pre1..preN` (before the stage's last
+activation), `last` (the map whose average feeds the classifier) and `pooled` (what the last linear layer reads).
+`hooks.py` says how a tap is written.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Mapping
+import copy
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -20,8 +19,10 @@ from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.random import fork_rng
+from torch.utils.hooks import RemovableHandle
 
 from .contract import Batch, Output, Runs, TeacherMode
+from .hooks import Pass, attach, described
 
 
 class Teacher(Runs, Protocol):
@@ -36,18 +37,6 @@ class Teacher(Runs, Protocol):
 
     def end_epoch(self) -> None:
         """Hear that every step of the epoch was taken."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Tap:
-    module: str
-    reads_input: bool
-    last_call: bool
-
-    @classmethod
-    def parse(cls, text: str) -> _Tap:
-        name = text.removeprefix("<")
-        return cls(name.removesuffix("@last"), text.startswith("<"), name.endswith("@last"))
 
 
 class Network:
@@ -84,10 +73,10 @@ class Network:
         self.around: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._logits = logits
         self._call: Callable[[Tensor], Any] = module
-        self._captured: dict[str, Tensor] | None = None
-        self._versions: dict[str, int] | None = None
+        self._pass = Pass()
         self._shared: list[tuple[Batch, Output]] | None = None
-        self._hooks = [self._hook(role, _Tap.parse(tap)) for role, tap in self.taps.items()]
+        self._hooks = [attach(module, role, tap, self._pass) for role, tap in self.taps.items()]
+        weakref.finalize(self, _remove, self._hooks)
         if frozen:
             module.requires_grad_(False).eval()
 
@@ -104,9 +93,9 @@ class Network:
         if self.frozen:
             self._check_frozen()
         with self.around(), torch.no_grad() if self.frozen else nullcontext(), self._statistics():
-            output = self._pass(batch.images)
+            output = self._through(batch.images)
             if batch.strong is not None:
-                output = Output(output.logits, output.features, strong=self._pass(batch.strong))
+                output = Output(output.logits, output.features, strong=self._through(batch.strong))
         if self._shared is not None:
             self._shared.append((batch, output))
         return output
@@ -160,19 +149,19 @@ class Network:
         for module in training:
             if isinstance(module, _DropoutNd) and not self.frozen:
                 module.train()
-        self._versions = {}
+        self._pass.versions = {}
         device = images.device
         try:
             with torch.no_grad(), fork_rng([device] if device.type != "cpu" else [], device_type=device.type):
-                output = self._pass(images)
-            for role, version in self._versions.items():
+                output = self._through(images)
+            for role, version in self._pass.versions.items():
                 if output.features[role]._version != version:
                     raise RuntimeError(
                         f"the feature {role!r} (tap {self.taps[role]!r}) is overwritten in place by a later layer: "
                         "tap that layer's output, or build the network with inplace=False"
                     )
         finally:
-            self._versions = None
+            self._pass.versions = None
             for module, mode in training.items():
                 module.training = mode
         shapes = {role: tuple(feature.shape[1:]) for role, feature in output.features.items()}
@@ -195,16 +184,22 @@ class Network:
 
     def close(self) -> None:
         """Remove the hooks from the module."""
-        for hook in self._hooks:
-            hook.remove()
+        _remove(self._hooks)
 
-    def _pass(self, images: Tensor) -> Output:
-        self._captured = {}
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        """Return a network around a copy of the module, with hooks of its own."""
+        module = copy.deepcopy(self.module, memo)
+        network = Network(module, self.taps, frozen=self.frozen, mode=self.mode, logits=self._logits)
+        network.around = self.around
+        return network
+
+    def _through(self, images: Tensor) -> Output:
+        captured: dict[str, Tensor] = {}
+        self._pass.features, self._pass.graph = captured, torch.is_grad_enabled()
         try:
             logits = self._select(self._call(images))
-            captured = self._captured
         finally:
-            self._captured = None
+            self._pass.features = None
         if len(captured) != len(self.taps):
             role = next(role for role in self.taps if role not in captured)
             raise RuntimeError(
@@ -219,49 +214,17 @@ class Network:
                 result = result[self._logits]
             except (KeyError, IndexError, TypeError) as error:
                 raise TypeError(
-                    f"logits={self._logits!r} is not in the network's output, {_describe(result)}: "
+                    f"logits={self._logits!r} is not in the network's output, {described(result)}: "
                     "say where the logits are, as Network(..., logits=index or key)"
                 ) from error
         if not isinstance(result, Tensor):
             raise TypeError(
-                f"the network returned {_describe(result)}, not a tensor of logits: "
+                f"the network returned {described(result)}, not a tensor of logits: "
                 "say where the logits are, as Network(..., logits=index or key)"
             )
         if result.ndim != 2:
             raise ValueError(f"the network's logits have shape {tuple(result.shape)}: [batch, classes] is needed")
         return result
-
-    def _hook(self, role: str, tap: _Tap) -> torch.utils.hooks.RemovableHandle:
-        names: dict[str, nn.Module] = dict(self.module.named_modules())
-        if tap.module not in names:
-            near = difflib.get_close_matches(tap.module, names, n=3, cutoff=0.3)
-            hint = f"the nearest are {', '.join(near)}" if near else f"it has {', '.join(filter(None, names))}"
-            raise ValueError(f"{role!r} taps {tap.module!r}, which {type(self.module).__name__} does not have: {hint}")
-
-        def record(value: object) -> None:
-            if self._captured is None:
-                return
-            if not isinstance(value, Tensor):
-                raise TypeError(f"the tap {self.taps[role]!r} of role {role!r} gives {_describe(value)}, not a tensor")
-            if role in self._captured and not tap.last_call:
-                raise RuntimeError(
-                    f"the tap {self.taps[role]!r} of role {role!r} ran twice in one pass (a shared module): "
-                    f"write {self.taps[role] + '@last'!r} for the last call"
-                )
-            self._captured[role] = value
-            if self._versions is not None:
-                self._versions[role] = value._version
-
-        def record_input(_: nn.Module, inputs: tuple[object, ...], named: dict[str, object]) -> None:
-            record(next(iter((*inputs, *named.values())), None))
-
-        def record_output(_: nn.Module, __: object, output: object) -> None:
-            record(output)
-
-        tapped = names[tap.module]
-        if tap.reads_input:
-            return tapped.register_forward_pre_hook(record_input, with_kwargs=True)
-        return tapped.register_forward_hook(record_output)
 
     def _check_frozen(self) -> None:
         if any(module.training for module in self.module.modules()):
@@ -271,6 +234,11 @@ class Network:
 
     def _statistics(self) -> Any:
         return batch_statistics(self.module) if self.frozen and self.mode == "batch_stats" else nullcontext()
+
+
+def _remove(hooks: Iterable[RemovableHandle]) -> None:
+    for hook in hooks:
+        hook.remove()
 
 
 @contextmanager
@@ -285,11 +253,3 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, (training, tracking) in zip(norms, before, strict=True):
             norm.training, norm.track_running_stats = training, tracking
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Mapping):
-        return f"a {type(value).__name__} with keys {', '.join(map(repr, value))}"
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"

@@ -61,6 +61,10 @@ def roles(module: nn.Module) -> dict[str, str]:
     Known are networks that declare theirs as `roles` (those of `rankdistill.models`, and what methods make of others),
     torchvision's classifiers in `_TORCHVISION`, and timm's networks through their `feature_info`.
     """
+    for wrapper in _WRAPPERS:
+        wrapped = module._modules.get(wrapper)
+        if wrapped is not None and len(module._modules) == 1:
+            return {role: _inside(wrapper, tap) for role, tap in roles(wrapped).items()}
     declared = getattr(module, "roles", None)
     if isinstance(declared, Mapping):
         return dict(declared)
@@ -69,6 +73,8 @@ def roles(module: nn.Module) -> dict[str, str]:
         found = dict(_TORCHVISION[family])
         if family == "EfficientNet":  # followed by a stem-like convolution; the small V2 has one stage less
             found["stage5"] = f"features.{len(cast('Any', module).features) - 2}"
+        if family in _STAGES_IN_FEATURES:
+            found |= _stages_in(cast("Any", module).features, _STAGES_IN_FEATURES[family])
         return found
     if hasattr(module, "feature_info"):
         return _timm_roles(module)
@@ -90,6 +96,28 @@ def select_roles(module: nn.Module, needs: Iterable[str]) -> dict[str, str]:
             'pass taps={"' + missing[0] + '": "name.of.a.submodule"} to Network'
         )
     return {role: known[role] for role in needs}
+
+
+_WRAPPERS = ("_orig_mod", "module")
+"""What torch.compile and DistributedDataParallel call the network that they wrap."""
+
+
+def _inside(name: str, tap: str) -> str:
+    """Return the tap of a network that is the submodule `name` of another."""
+    return f"<{name}.{tap[1:]}" if tap.startswith("<") else f"{name}.{tap}"
+
+
+def _stages_in(features: nn.Sequential, part: slice) -> dict[str, str]:
+    """Return the stages in a part of a sequence of layers: a stage ends where the next layer strides."""
+    layers = list(enumerate(features))[part]
+    ends = [index - 1 for index, layer in layers[1:] if _strides(layer)] + [layers[-1][0]]
+    return {f"stage{number}": f"features.{end}" for number, end in enumerate(ends, start=1)}
+
+
+def _strides(layer: nn.Module) -> bool:
+    """Return whether a layer, or one in it, is a convolution or a pooling that makes maps smaller."""
+    strided = (m for m in layer.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d))
+    return any(m.stride not in (1, (1, 1)) for m in strided)
 
 
 def _timm_roles(module: nn.Module) -> dict[str, str]:
@@ -155,4 +183,47 @@ _TORCHVISION: dict[str, dict[str, str]] = {
         "pooled": "<head",
     },
     "VisionTransformer": {"stem": "encoder.dropout", "last": "encoder.ln", "pooled": "<heads.head"},
+    "MaxVit": {
+        "stem": "stem",
+        **{f"stage{n}": f"blocks.{n - 1}" for n in range(1, 5)},
+        "last": "<classifier.0",
+        "pooled": "<classifier.5",
+    },
+    # Their last map is rectified in place by a function, so that it cannot be tapped.
+    "DenseNet": {
+        "stem": "features.pool0",
+        **{f"stage{n}": f"features.denseblock{n}" for n in range(1, 5)},
+        "pooled": "<classifier",
+    },
+    "GoogLeNet": {
+        "stem": "maxpool1",
+        **{f"stage{n}": m for n, m in enumerate(("conv3", "inception3b", "inception4e", "inception5b"), 1)},
+        "last": "<avgpool",
+        "pooled": "<fc",
+    },
+    "Inception3": {
+        "stem": "maxpool1",
+        **{f"stage{n}": m for n, m in enumerate(("Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c"), 1)},
+        "last": "<avgpool",
+        "pooled": "<fc",
+    },
+    "MNASNet": {
+        "stem": "layers.2",
+        **{f"stage{n}": f"layers.{i}" for n, i in enumerate((7, 8, 9, 11, 13), 1)},
+        "last": "layers",
+        "pooled": "<classifier.1",
+    },
+    # Their stages lie in one sequence of layers (`_STAGES_IN_FEATURES`).
+    "AlexNet": {"stem": "features.1", "last": "<avgpool", "pooled": "<classifier.6"},
+    "VGG": {"last": "<avgpool", "pooled": "<classifier.6"},
+    "SqueezeNet": {"stem": "features.1", "last": "<classifier"},
+    "MobileNetV3": {"stem": "features.0", "last": "<avgpool", "pooled": "<classifier.3"},
 }
+
+_STAGES_IN_FEATURES = {
+    "AlexNet": slice(2, -1),
+    "VGG": slice(0, -1),
+    "SqueezeNet": slice(2, None),
+    "MobileNetV3": slice(1, -1),
+}
+"""torchvision's class name -> the part of `features` that is made of stages."""
