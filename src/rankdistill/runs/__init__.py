@@ -1,0 +1,1 @@
+"""A run: its configuration, what is built of it, and what is done with its weights."""

@@ -1,0 +1,98 @@
+"""Options of methods and update rules as dataclasses, made from their signatures."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import tyro
+
+from ..data.augment import Geometry
+from ..data.views import Strong
+from ..methods import METHODS
+from ..training.updates import UPDATES
+
+
+
+SHARED_OPTIONS = ("weight", "each_view", "standardized")
+"""Options that every loss of a run has, beside those of its method."""
+
+
+@functools.cache
+def options_of(name: str) -> type[Any]:
+    """Return a frozen dataclass of a method's weight and options, made from the method's signature.
+
+    Beside the method's own options there are `weight`; `each_view`, to apply a one-view method to both views; and
+    `standardized`, to apply it to standardised logits, as LSKD does.
+
+    Raises:
+        ValueError: there is no such method; the nearest names are given.
+    """
+    method = look_up(METHODS, name, "method")
+    shared: list[tuple[str, Any, Any]] = [
+        ("weight", float, field(default=1.0)),
+        ("each_view", bool, field(default=False)),
+        ("standardized", bool, field(default=False)),
+    ]
+    return _dataclass_of(method, shared, {"method": name}, functools.partial(_reduced, loss, "method"))
+
+
+def loss(method: str, weight: float = 1.0, **options: Any) -> Any:
+    """Return the weight and options of a method, for `Run.losses`."""
+    return options_of(method)(weight=weight, **options)
+
+
+@functools.cache
+def update_options_of(name: str) -> type[Any]:
+    """Return a frozen dataclass of an update rule's options, made from the rule's signature.
+
+    Raises:
+        ValueError: there is no such rule; the nearest names are given.
+    """
+    rule = look_up(UPDATES, name, "update rule")
+    return _dataclass_of(rule, [], {"rule": name}, functools.partial(_reduced, update_rule, "rule"))
+
+
+def update_rule(rule: str, **options: Any) -> Any:
+    """Return the options of an update rule, for `Run.update`."""
+    return update_options_of(rule)(**options)
+
+
+def _dataclass_of(
+    kind: type[Any], shared: list[tuple[str, Any, Any]], namespace: dict[str, Any], reduced: Callable[[Any], Any]
+) -> type[Any]:
+    """Return a frozen dataclass with the keyword-only arguments of a class, after the shared fields."""
+    hints = get_type_hints(kind.__init__)
+    keywords = [p for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fields = [*shared, *((p.name, hints[p.name], field(default=p.default)) for p in keywords)]
+    about = {"__doc__": inspect.getdoc(kind), "__reduce__": lambda options: reduced(options)}
+    return dataclasses.make_dataclass(kind.__name__, fields, frozen=True, namespace=namespace | about)
+
+
+def _reduced(make: Callable[..., Any], key: str, options: Any) -> tuple[Any, ...]:
+    """How `pickle` rebuilds options, whose class is made at run time."""
+    return _rebuilt, (make, getattr(options, key), dataclasses.asdict(options))
+
+
+def _rebuilt(make: Callable[..., Any], name: str, options: dict[str, Any]) -> Any:
+    return make(name, **options)
+
+
+def look_up(table: Mapping[str, Any], name: str, kind: str) -> Any:
+    """Return `table[name]`.
+
+    Raises:
+        ValueError: there is no such name; the nearest ones are given, or all.
+    """
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(table)}"
+        raise ValueError(f"unknown {kind} {name!r}: {hint}")
+    return table[name]
