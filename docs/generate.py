@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from rankdistill import methods
-from rankdistill.assembly import pair_of
+from rankdistill.assembly import assemble, pair_of
 from rankdistill.contract import Batch, Method, Pair
 from rankdistill.methods import KD, METHODS
 from rankdistill.methods.combine import EachView
@@ -56,6 +58,13 @@ RULES = """
 
 How a step is made of a method's losses. `bilevel` is for methods with meta-parameters, and those need it; `dot` needs a
 loss on labels and another one.
+"""
+
+OTHERS = """
+## Networks of others
+
+`assemble` takes any `nn.Module`. Every method was tried on two pairs of other libraries, and runs there, except for
+these, which are refused with a reason before anything is trained.
 """
 
 
@@ -273,6 +282,40 @@ def _of_wrappers(
         yield {"Wrapper": links[name], "Paper": text.citation} | about | {"Differs": text.difference}
 
 
+def foreign_pairs() -> dict[str, Callable[[], tuple[nn.Module, nn.Module]]]:
+    """Return name -> function that makes a student and a teacher of other libraries, for 10 classes."""
+    return {
+        "torchvision resnet18 -> resnet18": lambda: (
+            torchvision.models.resnet18(num_classes=10),
+            torchvision.models.resnet18(num_classes=10),
+        ),
+        "timm resnet18 -> mobilenetv3_small_050": lambda: (
+            timm.create_model("mobilenetv3_small_050", num_classes=10),
+            timm.create_model("resnet18", num_classes=10),
+        ),
+    }
+
+
+def refusal(name: str, pair: str) -> str:
+    """Return why `assemble` refuses a method on a pair of `foreign_pairs`; empty where it does not."""
+    student, teacher = foreign_pairs()[pair]()
+    labels = torch.arange(50) % 10
+    try:
+        assemble(
+            {name: (1.0, METHODS[name])}, student, teacher, torch.zeros(2, 3, 64, 64), num_samples=50, labels=labels
+        )
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return ""
+
+
+def _of_others(links: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    for pair in foreign_pairs():
+        for name in METHODS:
+            if reason := refusal(name, pair):
+                yield {"Pair": pair, "Method": links[name], "What it says": reason}
+
+
 def page() -> str:
     """Return docs/methods.md."""
     example = Example()
@@ -287,6 +330,8 @@ def page() -> str:
         _table(list(_of_rules(links))),
         "\n## Wrappers\n\nMethods made of another method; the figures are those of one around `kd`.\n",
         _table(list(_of_wrappers(wrappers, links))),
+        OTHERS,
+        _table(list(_of_others(links))),
         "\n## Formulas\n",
         "\n\n".join(sections),
     ]

@@ -11,35 +11,33 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import distributed
 from .._version import __version__
-from ..training.clock import Clock
-from ..methods.combine import EachView, Sum
+from ..assembly import Assembled, assemble
 from ..contract import Method, Pair
 from ..data import DATASETS
 from ..data.schedule import Batches
 from ..data.sets import DataSet
-from ..weights.durable import write_json
-from .launch import environment, launched
 from ..methods import METHODS
+from ..methods.combine import EachView
 from ..methods.lskd import Standardized, check_standardizable
 from ..models import MODELS
-from ..weights.foreign import load_into
-from ..network import Network
-from ..assembly import Assembled, assemble
-from ..taps import roles, select_roles
-from .options import SHARED_OPTIONS, look_up
-from .config import Run, describe
-from ..training.state import State
-from ..weights.storage import digest_of
-from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
-from ..training.teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
+from ..training.clock import Clock
 from ..training.plan import Plan, Watcher
+from ..training.state import State
+from ..training.teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
 from ..training.updates import UPDATES, UpdateRule
+from ..weights.durable import write_json
+from ..weights.foreign import load_into
 from ..weights.reading import read_weights
+from ..weights.storage import digest_of
+from .config import Run, describe
+from .launch import environment, launched
+from .options import SHARED_OPTIONS, look_up
+from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
 
 
 def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
@@ -65,9 +63,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         teacher = MODELS[run.teacher](data.num_classes)
         load_into(teacher, teacher_weights, name=run.teacher, source=str(run.teacher_weights))
     example = torch.zeros(2, *view_shape(data, run.data))
-    assembled = assemble(
-        terms(run.losses), student, teacher, example, num_samples=len(train), labels=train.labels
-    )
+    assembled = assemble(terms(run.losses), student, teacher, example, num_samples=len(train), labels=train.labels)
     state = _state(run, rule, assembled, fabric)
     digest = digest_of(teacher_weights) if teacher_weights else ""
     found = {"teacher_digest": digest, "data_digest": _digest(data), "precision": fabric._precision.precision}

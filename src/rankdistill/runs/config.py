@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import tyro
 
 from ..data.augment import Geometry
 from ..data.views import Strong
-from ..methods import METHODS
-from ..training.updates import UPDATES
 from .options import update_rule
 
 

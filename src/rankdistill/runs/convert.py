@@ -11,14 +11,14 @@ from torch import nn
 from .._version import __version__
 from ..data import DATASETS
 from ..data.sets import DataSet
-from .evaluate import measure
 from ..models import MODELS
 from ..weights.foreign import PUBLISHED, Checkpoint, Subtree, load_into, read_checkpoint
-from .config import Data
-from .options import look_up
-from ..weights.storage import save_weights
-from .streams import load_data
 from ..weights.reading import is_safetensors
+from ..weights.storage import save_weights
+from .config import Data
+from .evaluate import measure
+from .options import look_up
+from .streams import load_data
 
 
 def convert_checkpoint(

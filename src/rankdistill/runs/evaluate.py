@@ -11,15 +11,15 @@ from torch import nn
 
 from ..data import DATASETS
 from ..data.sets import DataSet
-from .launch import resolve_precision
 from ..methods import DEPLOYED
 from ..models import MODELS
+from ..training.evaluate import evaluate
 from ..weights.foreign import PUBLISHED, load_into
+from ..weights.reading import read_weights
 from .config import Data
+from .launch import resolve_precision
 from .options import look_up
 from .streams import load_data, test_batches
-from ..training.evaluate import evaluate
-from ..weights.reading import read_weights
 
 
 def evaluate_weights(

@@ -6,20 +6,12 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from dataclasses import field
+from typing import Any, get_type_hints
 
-import tyro
-
-from ..data.augment import Geometry
-from ..data.views import Strong
 from ..methods import METHODS
 from ..training.updates import UPDATES
-
-
 
 SHARED_OPTIONS = ("weight", "each_view", "standardized")
 """Options that every loss of a run has, beside those of its method."""

@@ -16,8 +16,8 @@ from ..data.mixing import MixedLoader
 from ..data.schedule import Batches
 from ..data.sets import DataSet, Split
 from ..data.splits import few_labels, hold_out
-from .config import Data, Run
 from ..training.updates import UpdateRule
+from .config import Data, Run
 
 
 def load_data(data: Data) -> DataSet:
