@@ -29,8 +29,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankdistill.contract import Batch
+from rankdistill.data.dataset import Split
 from rankdistill.data.loader import Loader
-from rankdistill.data.sets import Split
+from rankdistill.data.views import Geometry
 from rankdistill.methods import KD
 from rankdistill.methods.ce import CrossEntropy
 from rankdistill.methods.combine import Sum
@@ -125,7 +126,7 @@ def our_steps(
     clock = Clock()
     method = Sum(task=(0.1, CrossEntropy()), kd=(0.9, KD()))
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
-    loader = Loader(split, batch_size=batch_size, seed=0, mean=MEAN, std=STD, padding=4, flip=True)
+    loader = Loader(split, batch_size=batch_size, seed=0, mean=MEAN, std=STD, geometry=Geometry(padding=4, flip=True))
     frozen = Network(teacher, frozen=True)
 
     def autocast() -> torch.autocast:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from rankdistill.data import RANGES, Operation
+from rankdistill.data.views import RANGES, Operation
 
 Picture = Image.Image
 

@@ -17,6 +17,7 @@ from small_runs import SAMPLES, small_plan, small_split
 
 from rankdistill import Batch, distributed
 from rankdistill.data.loader import Loader
+from rankdistill.data.views import Geometry
 from rankdistill.training.loop import fit
 from rankdistill.training.plan import Plan, Record
 
@@ -49,7 +50,7 @@ class Shared(Loader):
 def main(folder: Path, name: str, precision: str, step: int) -> None:
     torch.set_num_threads(1)
     plan = small_plan(folder, None if name == "none" else name, epochs=3)
-    options = {"batch_size": 8, "padding": 2, "flip": True, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    options = {"batch_size": 8, "geometry": Geometry(padding=2, flip=True), "mean": (0.5,) * 3, "std": (0.25,) * 3}
     ranks = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     plan.loader = Shared(small_split(), seed=3, **options, **ranks)
     assert plan.loader.num_samples == SAMPLES

@@ -10,8 +10,9 @@ from contract_methods import CONTRACT_METHODS
 
 from rankdistill import Batch, CrossEntropy
 from rankdistill.assembly import assemble
+from rankdistill.data.dataset import Split
 from rankdistill.data.loader import Loader
-from rankdistill.data.sets import Split
+from rankdistill.data.views import Geometry
 from rankdistill.models.resnet import ResNet
 from rankdistill.training.plan import TIMES, Plan, Record
 from rankdistill.training.state import State
@@ -50,7 +51,9 @@ def small_plan(folder: Path, name: str | None = None, *, epochs: int = 4, lr: fl
     constants = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
     return Plan(
         state=State(trained, frozen, method, optimizer),
-        loader=BothViewsLoader(small_split(), batch_size=8, seed=3, padding=2, flip=True, **constants),
+        loader=BothViewsLoader(
+            small_split(), batch_size=8, seed=3, geometry=Geometry(padding=2, flip=True), **constants
+        ),
         test=lambda: Loader(small_split(), batch_size=11, seed=0, **constants).epoch(1),
         epochs=epochs,
         learning_rate=lambda epoch: lr * (0.1 if epoch > 2 else 1.0),

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from rankdistill.contract import Batch
-from rankdistill.data import Geometry, Loader, Split, evaluation_batches, weak_view
+from rankdistill.data import Geometry, Loader, Split, evaluation_batches
 from rankdistill.data.random import Stream, draws
-from rankdistill.data.views import Views
+from rankdistill.data.views import Views, weak_view
 
+CROP_AND_FLIP = Geometry(padding=2, flip=True)
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 
 
@@ -24,7 +25,7 @@ def split_of(num: int, size: int = 6) -> Split:
 
 
 def loader_of(split: Split, **changes: Any) -> Loader:
-    options: dict[str, Any] = {"batch_size": 8, "seed": 0, "mean": MEAN, "std": STD, "padding": 2, "flip": True}
+    options: dict[str, Any] = {"batch_size": 8, "seed": 0, "mean": MEAN, "std": STD, "geometry": CROP_AND_FLIP}
     return Loader(split, **options | changes)
 
 
@@ -69,7 +70,7 @@ def test_a_single_sample_left_over_joins_the_last_batch(num: int, batch_size: in
 
 def test_without_augmentation_the_images_are_only_normalized() -> None:
     split = split_of(30)
-    batches = list(loader_of(split, padding=0, flip=False).epoch(1))
+    batches = list(loader_of(split, geometry=Geometry()).epoch(1))
     expected = normalized(split.images[joined(batches, "indices")])
     torch.testing.assert_close(joined(batches, "images").double(), expected, rtol=0, atol=1e-6)
     assert joined(batches, "images").dtype == torch.float32
@@ -136,7 +137,6 @@ def test_evaluation_batches_are_in_order() -> None:
     ("changes", "message"),
     [
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"padding": -1}, "padding is -1"),
         ({"mean": (0.5,)}, "give 3 numbers each"),
         ({"std": (0.2, 0.2, 0.0)}, "std above 0"),
         ({"seed": -1}, "seed is -1"),
@@ -181,9 +181,9 @@ def equal(a: Batch | None, b: Batch | None) -> bool:
 
 def test_the_strong_view_is_that_of_its_seed_epoch_and_index() -> None:
     split = split_of(30, 8)
-    batches = both(loader_of(split, views=2).epoch(4))
+    batches = both(loader_of(split, second_view="mlkd").epoch(4))
     indices = joined(batches, "indices")
-    views = Views(0, Geometry(padding=2, flip=True), 8, 8, "mlkd")
+    views = Views(0, CROP_AND_FLIP, 8, 8, "mlkd")
     weak, strong = views.make(split.images[indices], views.draw(4, indices))
     assert strong is not None
     torch.testing.assert_close(joined(batches, "strong").double(), normalized(strong), rtol=0, atol=1e-6)
@@ -193,7 +193,7 @@ def test_the_strong_view_is_that_of_its_seed_epoch_and_index() -> None:
 
 def test_a_second_view_leaves_the_first_as_it_was() -> None:
     alone = list(loader_of(split_of(30)).epoch(1))
-    assert all(same(a, b) for a, b in zip(alone, loader_of(split_of(30), views=2).epoch(1), strict=True))
+    assert all(same(a, b) for a, b in zip(alone, loader_of(split_of(30), second_view="mlkd").epoch(1), strict=True))
     assert all(batch.strong is None and batch.held_out is None for batch in alone)
 
 
@@ -207,7 +207,8 @@ def test_the_weak_stream_is_pinned() -> None:
 @pytest.mark.parametrize("first", [0, 1, 3])
 @pytest.mark.parametrize("prefetch", [0, 1, 3])
 def test_all_of_a_batch_resumes_at_any_step(first: int, prefetch: int) -> None:
-    changes = {"views": 2, "held_out": split_of(13, 6), "held_out_batch_size": 5, "rotation": 20.0}
+    changes = {"second_view": "mlkd", "held_out": split_of(13, 6), "held_out_batch_size": 5}
+    changes["geometry"] = Geometry(padding=2, flip=True, rotation=20.0)
     whole = list(loader_of(split_of(31), **changes).epoch(3))
     rest = list(loader_of(split_of(31), prefetch=prefetch, **changes).epoch(3, first=first))
     assert len(rest) == len(whole) - first
@@ -215,14 +216,14 @@ def test_all_of_a_batch_resumes_at_any_step(first: int, prefetch: int) -> None:
 
 
 def test_draws_are_the_same_however_many_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(loader_of(split_of(31), views=2).epoch(1))
+    whole = list(loader_of(split_of(31), second_view="mlkd").epoch(1))
     monkeypatch.setattr("rankdistill.data.loader._DRAWN_AT_ONCE", 16)
-    assert all(equal(a, b) for a, b in zip(whole, loader_of(split_of(31), views=2).epoch(1), strict=True))
+    assert all(equal(a, b) for a, b in zip(whole, loader_of(split_of(31), second_view="mlkd").epoch(1), strict=True))
 
 
 @pytest.mark.parametrize(("num", "world_size"), [(30, 2), (30, 3), (30, 5), (33, 8), (8, 1)])
 def test_processes_share_each_batch(num: int, world_size: int) -> None:
-    changes = {"views": 2, "held_out": split_of(11), "held_out_batch_size": 9}
+    changes = {"second_view": "mlkd", "held_out": split_of(11), "held_out_batch_size": 9}
     whole = list(loader_of(split_of(num), **changes).epoch(2))
     ranks = [
         list(loader_of(split_of(num), rank=rank, world_size=world_size, **changes).epoch(2))
@@ -251,7 +252,7 @@ def test_held_out_samples_come_in_passes_of_their_own() -> None:
     assert not torch.equal(indices[:10], indices[10:20])
     labels = torch.cat([batch.labels for batch in batches if batch and batch.labels is not None])
     assert torch.equal(labels, held_out.labels[indices])
-    views = Views(0, Geometry(padding=2, flip=True), 6, 6, stream=Stream.HELD_OUT_VIEW)
+    views = Views(0, CROP_AND_FLIP, 6, 6, stream=Stream.HELD_OUT_VIEW)
     view, _ = views.make(held_out.images[indices[20:30]], views.draw(2, indices[20:30]))
     images = torch.cat([batch.images for batch in batches if batch])[20:30]
     torch.testing.assert_close(images.double(), normalized(view), rtol=0, atol=1e-6)
@@ -272,15 +273,20 @@ def test_images_of_a_mapped_file_give_the_same_batches(tmp_path: Path, channels_
     array = np.memmap(tmp_path / "images", np.uint8, mode="c", shape=tuple(layout.shape))
     images = torch.from_numpy(array)
     mapped = Split(images.permute(0, 3, 1, 2) if channels_last else images, split.labels)
-    expected = list(loader_of(split, views=2).epoch(1))
+    expected = list(loader_of(split, second_view="mlkd").epoch(1))
     for share in (0.0, 0.5):
-        loader = loader_of(mapped, views=2, resident_share=share)
+        loader = loader_of(mapped, second_view="mlkd", resident_share=share)
         assert loader.prefetch == (2 if share == 0.0 else 0)
         assert all(equal(a, b) for a, b in zip(expected, loader.epoch(1), strict=True))
 
 
 def test_a_resized_crop_changes_the_size_of_every_view() -> None:
-    loader = loader_of(split_of(30, 12), padding=0, random_resized_crop=8, views=2, held_out=split_of(20, 12))
+    loader = loader_of(
+        split_of(30, 12),
+        geometry=Geometry(flip=True, random_resized_crop=8),
+        second_view="mlkd",
+        held_out=split_of(20, 12),
+    )
     batch = next(loader.epoch(1))
     assert batch.strong is not None
     assert batch.held_out is not None
@@ -299,7 +305,6 @@ def test_evaluation_takes_the_centre() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"views": 3}, "views is 3"),
         ({"prefetch": -1}, "prefetch is -1"),
         ({"resident_share": 1.5}, "resident_share is 1.5"),
         ({"rank": 2, "world_size": 2}, "rank is 2 of world_size 2"),

@@ -173,12 +173,12 @@ def test_a_loss_of_two_views_gets_them(tmp_path: Path) -> None:
     batch = next(build(run).loader.epoch(1))
     assert batch.strong is not None
     assert next(build(small_run(tmp_path)).loader.epoch(1)).strong is None
-    weak = dataclasses.replace(run, data=dataclasses.replace(run.data, strong="weak"))
+    weak = dataclasses.replace(run, data=dataclasses.replace(run.data, second_view="weak"))
     other = next(build(weak).loader.epoch(1))
     assert other.strong is not None
     assert torch.equal(other.images, batch.images)
     assert not torch.equal(other.strong, batch.strong)
-    with pytest.raises(ValueError, match=r"data\.strong is 'weak', but no loss"):
+    with pytest.raises(ValueError, match=r"data\.second_view is 'weak', but no loss"):
         build(small_run(tmp_path, data=weak.data))
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from rankdistill.cli.main import main
 from rankdistill.data import DATASETS
-from rankdistill.data.sets import DataSet
+from rankdistill.data.dataset import DataSet
 from rankdistill.models import MODELS
 from rankdistill.runs.evaluate import evaluate_weights
 from rankdistill.weights.durable import digest_path, write_with_digest

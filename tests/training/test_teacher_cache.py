@@ -10,6 +10,7 @@ from contract_methods import CONTRACT_METHODS
 from small_runs import CLASSES, SAMPLES, BothViewsLoader, Killed, KillsAtStep, assert_same, small_plan, small_split
 
 from rankdistill import KD, CrossEntropy, EachView, Sum
+from rankdistill.data.views import Geometry
 from rankdistill.network import Network
 from rankdistill.training.loop import fit
 from rankdistill.training.plan import Plan
@@ -145,7 +146,7 @@ def test_streams_have_digests_of_their_own(tmp_path: Path) -> None:
     same = digest_of_stream(plan.loader, {"a": 1})
     assert same == digest_of_stream(kd_plan(tmp_path).loader, {"a": 1})
     assert same != digest_of_stream(plan.loader, {"a": 2})
-    options = {"batch_size": 8, "padding": 2, "flip": True, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    options = {"batch_size": 8, "geometry": Geometry(padding=2, flip=True), "mean": (0.5,) * 3, "std": (0.25,) * 3}
     assert same == digest_of_stream(BothViewsLoader(small_split(), seed=3, **options), {"a": 1})
     assert same != digest_of_stream(BothViewsLoader(small_split(), seed=4, **options), {"a": 1})
 

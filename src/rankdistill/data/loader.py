@@ -9,15 +9,16 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ..contract import Batch
-from .augment import Geometry
-from .portable import sent
+from .dataset import Split
+from .device import sent
 from .prefetch import prefetched
 from .random import Stream
 from .schedule import HeldOutSchedule, Schedule
-from .sets import Split
 from .source import Normalize, Source
-from .views import Drawn, Strong, Views
+from .views.geometry import Geometry
+from .views.views import Drawn, SecondView, Views
 
+_AS_IT_IS = Geometry()
 _DRAWN_AT_ONCE = 8192  # samples; draws of a single batch take longer than its augmentation
 
 
@@ -35,12 +36,8 @@ class Loader:
             work on one.
         seed: of the order and the augmentation, in [0, 2^64).
         mean, std: per channel, for pixels scaled to 0 .. 1.
-        padding: pixels of zero padding around each image before it is cropped at random; 0 crops nothing.
-        flip: whether half of the images are mirrored.
-        rotation: largest angle of a random rotation before the crop, in degrees; see `Geometry`.
-        random_resized_crop: side in pixels that a random part of each image is resized to; None for no such crop.
-        views: 2 for batches with `strong`.
-        strong: what `strong` is: MLKD's strong view, or another weak one.
+        geometry: how the pixels of each view move; by default they stay where they are.
+        second_view: what `Batch.strong` is: MLKD's strong view, or another weak view. None for batches of one view.
         held_out: samples for `Batch.held_out`, in the weak view; its indices are positions in this split.
         held_out_every: steps from one held-out batch to the next; step 0 has one.
         held_out_batch_size: of all processes together; None for `batch_size`, or all samples if they are fewer.
@@ -63,12 +60,8 @@ class Loader:
         seed: int,
         mean: Sequence[float],
         std: Sequence[float],
-        padding: int = 0,
-        flip: bool = False,
-        rotation: float = 0.0,
-        random_resized_crop: int | None = None,
-        views: int = 1,
-        strong: Strong = "mlkd",
+        geometry: Geometry = _AS_IT_IS,
+        second_view: SecondView | None = None,
         held_out: Split | None = None,
         held_out_every: int = 1,
         held_out_batch_size: int | None = None,
@@ -81,19 +74,15 @@ class Loader:
     ) -> None:
         if held_out_every < 1:
             raise ValueError(f"held_out_every is {held_out_every}: it must be at least 1")
-        if views not in (1, 2):
-            raise ValueError(f"views is {views}: give 1 (weak) or 2 (weak and strong)")
         if prefetch is not None and prefetch < 0:
             raise ValueError(f"prefetch is {prefetch}: it must be at least 0")
         self.schedule = Schedule(len(split), batch_size, seed, rank, world_size)
-        geometry = Geometry(padding, flip, rotation, random_resized_crop)
         channels, height, width = split.images.shape[1:]
-        kind = strong if views == 2 else None
-        self._views = Views(seed, geometry, height, width, kind)
+        self._views = Views(seed, geometry, height, width, second_view)
         self._held_out_views = Views(seed, geometry, height, width, stream=Stream.HELD_OUT_VIEW)
         self._device = torch.device(device)
         # Apple's GPU has no float64, which autocontrast and resizing need.
-        whole_numbers = kind != "mlkd" and random_resized_crop is None
+        whole_numbers = second_view != "mlkd" and geometry.random_resized_crop is None
         home = torch.device("cpu") if self._device.type == "mps" and not whole_numbers else self._device
         self._source = Source(split, home, resident_share)
         self._normalize = Normalize((channels, *geometry.size(height, width)), mean, std, self._device, channels_last)

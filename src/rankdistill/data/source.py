@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from .portable import sent
-from .sets import Split
+from .dataset import Split
+from .device import sent
 
 
 class Source:

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ..contract import Batch
-from .portable import sent
+from .dataset import Split
+from .device import sent
 from .random import Stream, draws
 from .schedule import Schedule
-from .sets import Split
 from .source import Normalize
 
 Transform = Callable[[Tensor], Tensor]

@@ -19,8 +19,8 @@ from .._version import __version__
 from ..assembly import Assembled, assemble
 from ..contract import Method, Pair
 from ..data import DATASETS
+from ..data.dataset import DataSet
 from ..data.schedule import Batches
-from ..data.sets import DataSet
 from ..methods import METHODS
 from ..methods.combine import EachView
 from ..methods.lskd import Standardized, check_standardizable

@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 import tyro
 
-from ..data.augment import Geometry
-from ..data.views import Strong
+from ..data.views import Geometry, SecondView
 from .options import update_rule
 
 
 @dataclass(frozen=True)
-class Data:
-    """The images.
+class Data(Geometry):
+    """The images of a run, and how the pixels of a training view move.
+
+    It has the attributes of `Geometry` as well.
 
     Attributes:
         name: a data set of `rankdistill list`.
@@ -30,17 +31,15 @@ class Data:
         num_labels: train on so many images only, equally many of each class; None for all.
         held_out: keep so many training images out of training, and evaluate on them instead of the test images.
         subset_seed: which images `num_labels` and `held_out` choose.
-        padding: pixels of zeros around an image before it is cropped at random; 0 for no crop.
-        flip: mirror each image with probability one half.
-        rotation: turn each image by up to so many degrees either way, before it is cropped; 0 for no turn.
-        random_resized_crop: resize a random part of each image to so many pixels of a side, in place of `padding`'s
-            crop, and evaluate on the middle of each image; None for no such crop.
-        strong: the second view, for losses that read one: "mlkd" (two random operations and a cut-out after its own
-            crop and flip) or "weak" (another crop and flip).
+        second_view: what the second view of an image is, for losses that read two: "mlkd" (two random operations and a
+            cut-out after its own crop and flip) or "weak" (another crop and flip).
         mixup: mix each batch with itself in another order, by a share from Beta(mixup, mixup); 0 for not.
         cutmix: paste a box of one image into another, of an area from Beta(cutmix, cutmix); 0 for not.
     """
 
+    # Of `Geometry`, with the values that suit most data sets.
+    padding: int = 4
+    flip: bool = True
     name: str = "digits"
     root: Path | None = None
     download: bool = False
@@ -50,16 +49,12 @@ class Data:
     num_labels: int | None = None
     held_out: int = 0
     subset_seed: int = 0
-    padding: int = 4
-    flip: bool = True
-    rotation: float = 0.0
-    random_resized_crop: int | None = None
-    strong: Strong = "mlkd"
+    second_view: SecondView = "mlkd"
     mixup: float = 0.0
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        Geometry(self.padding, self.flip, self.rotation, self.random_resized_crop)  # checks them
+        super().__post_init__()
         for name in ("mixup", "cutmix"):
             value = getattr(self, name)
             _require(0.0 <= value < math.inf, f"data.{name}", value, "at least 0")

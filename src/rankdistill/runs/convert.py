@@ -10,7 +10,7 @@ from torch import nn
 
 from .._version import __version__
 from ..data import DATASETS
-from ..data.sets import DataSet
+from ..data.dataset import DataSet
 from ..models import MODELS
 from ..weights.foreign import PUBLISHED, Checkpoint, Subtree, load_into, read_checkpoint
 from ..weights.reading import is_safetensors

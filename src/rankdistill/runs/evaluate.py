@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from ..data import DATASETS
-from ..data.sets import DataSet
+from ..data.dataset import DataSet
 from ..methods import DEPLOYED
 from ..models import MODELS
 from ..training.evaluate import evaluate

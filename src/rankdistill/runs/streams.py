@@ -10,12 +10,12 @@ import torch
 from .. import distributed
 from ..contract import Batch
 from ..data import DATASETS
-from ..data.decoded import user_cache
+from ..data.dataset import DataSet, Split
 from ..data.loader import Loader, evaluation_batches
-from ..data.mixing import MixedLoader
+from ..data.mixup import MixedLoader
+from ..data.readers.decoded import user_cache
 from ..data.schedule import Batches
-from ..data.sets import DataSet, Split
-from ..data.splits import few_labels, hold_out
+from ..data.subsets import few_labels, hold_out
 from ..training.updates import UpdateRule
 from .config import Data, Run
 
@@ -81,9 +81,9 @@ def training_batches(
     Raises:
         ValueError: a second view is described that no loss reads.
     """
-    if run.data.strong != "mlkd" and views == 1:
+    if run.data.second_view != "mlkd" and views == 1:
         raise ValueError(
-            f"data.strong is {run.data.strong!r}, but no loss of this run reads a second view: leave it out"
+            f"data.second_view is {run.data.second_view!r}, but no loss of this run reads a second view: leave it out"
         )
     loader = Loader(
         train,
@@ -91,12 +91,8 @@ def training_batches(
         seed=run.stream_seed,
         mean=data.mean,
         std=data.std,
-        padding=run.data.padding,
-        flip=run.data.flip,
-        rotation=run.data.rotation,
-        random_resized_crop=run.data.random_resized_crop,
-        views=views,
-        strong=run.data.strong,
+        geometry=run.data,
+        second_view=run.data.second_view if views == 2 else None,
         held_out=held_out,
         held_out_every=rule.every,
         held_out_batch_size=None if held_out is None else min(rule.held_out_batch, len(held_out)),

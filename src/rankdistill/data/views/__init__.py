@@ -1,0 +1,22 @@
+"""Views of uint8 images: crops, flips, rotations, and the operations of MLKD's strong view; bit for bit Pillow's."""
+
+from __future__ import annotations
+
+from .geometry import Geometry, crop_and_flip, rotate, weak_view
+from .operate import operate
+from .operations import RANGES, Operation, Operations, draw_operations
+from .views import SecondView, Views
+
+__all__ = [
+    "RANGES",
+    "Geometry",
+    "Operation",
+    "Operations",
+    "SecondView",
+    "Views",
+    "crop_and_flip",
+    "draw_operations",
+    "operate",
+    "rotate",
+    "weak_view",
+]
