@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--teacher-epochs", type=int, default=10)
     parser.add_argument("--runs", type=Path, default=Path("runs/every_method"))
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--methods", nargs="+", default=[name for name in SETTINGS if name != "takd"])
+    parser.add_argument("--methods", nargs="+", default=list(SETTINGS))
     options = parser.parse_args()
     torch.manual_seed(0)
     arguments = ["train-teacher", "tiny_imagenet", "--model", "resnet56", "--optim.epochs", str(options.teacher_epochs)]

@@ -31,8 +31,7 @@ from rankdistill.methods import KD, METHODS
 from rankdistill.methods.combine import EachView
 from rankdistill.models import MODELS
 from rankdistill.network import Network
-from rankdistill.recipes.setting import Setting
-from rankdistill.recipes.settings import SETTINGS
+from rankdistill.recipes.settings import SETTINGS, UNPUBLISHED
 from rankdistill.taps import roles, select_roles
 from rankdistill.training.updates import UPDATES, UpdateRule
 
@@ -209,9 +208,8 @@ def _state(method: Method) -> str:
 
 def _recipe(name: str) -> str:
     """Return a method's weight in its recipe, and where that is from."""
-    first = SETTINGS.get(name)
-    for setting in filter(None, (first, *SETTINGS.values())):
-        found: Setting = setting(TEACHER, STUDENT)
+    of_pair = [setting(TEACHER, STUDENT) for setting in filter(None, (SETTINGS.get(name), *SETTINGS.values()))]
+    for found in sorted(of_pair, key=lambda found: found.source == UNPUBLISHED):
         weights = [options.weight for options in found.losses.values() if options.method == name]
         if weights:
             return f"{weights[0]:g}; {found.source}{'' if found.published else ' (not published for this pair)'}"

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from rankdistill import METHODS, UPDATES, Batch, Losses, UpdateRule
 from rankdistill.assembly import assemble
 from rankdistill.models import MODELS
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, Setting
-from rankdistill.recipes.settings import SETTINGS
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.settings import SETTINGS, Setting
 from rankdistill.runs.build import terms
 from rankdistill.runs.config import Optim
 from rankdistill.training.state import State

@@ -24,7 +24,7 @@ from cells import (
 from checks import assert_deploys, assert_exports, assert_learns, assert_resumes, assert_teacher_untouched
 
 from rankdistill.models import MODELS
-from rankdistill.recipes.setting import CIFAR100_PAIRS
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 
 # Setting -> pattern of the names of parameters that the first step gives no gradient -> why.

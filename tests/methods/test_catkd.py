@@ -10,8 +10,8 @@ from structure_golden import TOLERANCE, close, golden, gradient_is_right
 from torch import Tensor, nn
 
 from rankdistill import CATKD, KD, Batch, Network, Sum, cam_transfer_loss, class_activation_maps, pair_of, select_roles
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
-from rankdistill.recipes.settings.catkd import setting
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.settings import SETTINGS
 from rankdistill.taps import resume, roles
 
 KINDS = ("plain", "norm", "head", "convolution")
@@ -240,7 +240,7 @@ PUBLISHED = (
 
 @pytest.mark.parametrize(("pair", "expected"), list(zip(CIFAR100_PAIRS, PUBLISHED, strict=True)))
 def test_published_settings(pair: tuple[str, str], expected: tuple[float, int, bool]) -> None:
-    found = setting(*pair)
+    found = SETTINGS["catkd"](*pair)
     options = found.losses["catkd"]
     assert (options.weight, options.resolution, options.normalize) == expected
     assert options.head_init == ("default" if pair[1] in ("vgg8", "shufflenetv1", "shufflenetv2") else "kaiming")
@@ -250,6 +250,6 @@ def test_published_settings(pair: tuple[str, str], expected: tuple[float, int, b
 
 @pytest.mark.parametrize("pair", [*TINY_IMAGENET_PAIRS, ("resnet14", "resnet8")])
 def test_other_pairs(pair: tuple[str, str]) -> None:
-    found = setting(*pair)
+    found = SETTINGS["catkd"](*pair)
     assert not found.published
     assert found.losses["catkd"].method == "catkd"

@@ -12,7 +12,7 @@ from rankdistill import CRD, Batch, EachView, Network, Output, crd_loss, pair_of
 from rankdistill.contract import Pair
 from rankdistill.methods.crd import draw_negatives, draw_negatives_with_replacement
 from rankdistill.models import MODELS
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "crd.npz")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from rankdistill import FCFD, Batch, CrossEntropy, EachView, Network, Sum, pair_of, select_roles, teacher_space_loss
 from rankdistill.methods.fcfd import Path, bridge, candidate_paths, default_borders, draw_paths
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
-from rankdistill.recipes.settings.fcfd import setting
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.settings import SETTINGS
 from rankdistill.taps import roles
 
 PATHS = {
@@ -340,7 +340,7 @@ PUBLISHED = (
 
 @pytest.mark.parametrize(("pair", "expected"), list(zip(CIFAR100_PAIRS, PUBLISHED, strict=True)))
 def test_published_settings(pair: tuple[str, str], expected: tuple[float, float, float] | None) -> None:
-    found = setting(*pair)
+    found = SETTINGS["fcfd"](*pair)
     options = found.losses["fcfd"]
     assert (options.feature_weight, options.path_weight, options.temperature) == (expected or (0.02, 1.0, 4.0))
     assert found.published == (expected is not None)
@@ -350,12 +350,12 @@ def test_published_settings(pair: tuple[str, str], expected: tuple[float, float,
 
 @pytest.mark.parametrize("pair", [*TINY_IMAGENET_PAIRS, ("resnet14", "resnet8")])
 def test_other_pairs(pair: tuple[str, str]) -> None:
-    assert not setting(*pair).published
+    assert not SETTINGS["fcfd"](*pair).published
 
 
 def test_borders_of_the_families() -> None:
     def borders(network: str) -> tuple[str, ...] | None:
-        return setting("resnet32x4", network).losses["fcfd"].student_borders
+        return SETTINGS["fcfd"]("resnet32x4", network).losses["fcfd"].student_borders
 
     assert borders("resnet8x4") is borders("shufflenetv2") is None
     assert borders("vgg8") == ("pre1", "pre2", "pre3", "pre4")

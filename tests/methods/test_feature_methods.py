@@ -21,7 +21,7 @@ from rankdistill.methods.rkd import rkd_angle_loss, rkd_distance_loss
 from rankdistill.methods.sp import sp_loss
 from rankdistill.methods.vid import vid_loss
 from rankdistill.models.resnet import ResNet
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 
 NAMES = ("at", "cc", "fitnets", "ickd", "kdsvd", "nst", "pkt", "rkd", "sp", "vid")

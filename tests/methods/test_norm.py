@@ -27,8 +27,8 @@ from rankdistill import (
     select_roles,
 )
 from rankdistill.methods.norm import Expanded, FeatureTransform, feature_factor
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
-from rankdistill.recipes.settings import norm as norm_settings, norm_kd as norm_kd_settings
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.settings import SETTINGS
 from rankdistill.taps import resume, roles
 
 KINDS = ("plain", "norm", "head", "convolution")
@@ -322,7 +322,7 @@ class TestStudent:
 
 @pytest.mark.parametrize("pair", [*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS, ("resnet14", "resnet8")])
 def test_settings(pair: tuple[str, str]) -> None:
-    alone, both = norm_settings.setting(*pair), norm_kd_settings.setting(*pair)
+    alone, both = SETTINGS["norm"](*pair), SETTINGS["norm_kd"](*pair)
     assert (alone.losses["task"].method, alone.losses["task"].weight) == ("normalized_ce", 0.1)
     assert (alone.losses["norm"].weight, alone.losses["norm"].copies) == (1.0, 8)
     shuffle = "shufflenet" in pair[1]

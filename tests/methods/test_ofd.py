@@ -10,7 +10,7 @@ from torch import nn
 from rankdistill import OFD, Batch, Network, Output, margin_distance, negative_margin, pair_of, roles, select_roles
 from rankdistill.methods.ofd import _norm_before
 from rankdistill.models import MODELS
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 
 MARGINS = np.load(Path(__file__).parents[1] / "golden" / "ofd.npz")

@@ -10,7 +10,7 @@ from rankdistill import Batch, Network, Output, ReviewKD, hierarchical_context_l
 from rankdistill.contract import Pair
 from rankdistill.methods.reviewkd import Fusion
 from rankdistill.models import MODELS
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "golden" / "feature"

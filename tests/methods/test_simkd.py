@@ -12,8 +12,8 @@ from torch import nn
 
 from rankdistill import Batch, Network, Output, SimKD, pair_of, projected_feature_loss, select_roles
 from rankdistill.methods.simkd import Reusing, projector
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
-from rankdistill.recipes.settings.simkd import setting
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.settings import SETTINGS
 from rankdistill.taps import resume, roles
 
 KINDS = ("plain", "norm", "head", "convolution")
@@ -184,7 +184,7 @@ class TestStudent:
 
 @pytest.mark.parametrize("pair", CIFAR100_PAIRS)
 def test_published_settings(pair: tuple[str, str]) -> None:
-    found = setting(*pair)
+    found = SETTINGS["simkd"](*pair)
     assert list(found.losses) == ["simkd"]
     assert (found.losses["simkd"].weight, found.losses["simkd"].factor) == (1.0, 2)
     assert found.published
@@ -192,6 +192,6 @@ def test_published_settings(pair: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("pair", [*TINY_IMAGENET_PAIRS, ("resnet14", "resnet8")])
 def test_other_pairs(pair: tuple[str, str]) -> None:
-    found = setting(*pair)
+    found = SETTINGS["simkd"](*pair)
     assert list(found.losses) == ["simkd"]
     assert not found.published

@@ -1,17 +1,25 @@
 """Every cell of the paper's tables builds a run; protocols have the values of their sources."""
 
+import inspect
+
 import pytest
 
+from rankdistill.methods import METHODS
 from rankdistill.recipes import RECIPES
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.protocols import PROTOCOLS
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 from rankdistill.runs.config import describe
+from rankdistill.runs.options import loss
 
-METHODS = [name for name in SETTINGS if name != "takd"]
+ALL_PAIRS = [*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS, ("a_teacher", "a_student")]
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_a_recipe() -> None:
+    assert RECIPES.keys() >= {f"cifar100.{name}" for name in METHODS if name != "ce"} | {"cifar100.plain"}
+
+
+@pytest.mark.parametrize("method", SETTINGS)
 def test_every_pair_of_a_method_has_a_run(method: str) -> None:
     for dataset, pairs in (("cifar100", CIFAR100_PAIRS), ("tiny_imagenet", TINY_IMAGENET_PAIRS)):
         for teacher, student in pairs:
@@ -21,6 +29,29 @@ def test_every_pair_of_a_method_has_a_run(method: str) -> None:
             assert run.optim.momentum == 0.9
             assert describe(run)["losses"]
             assert SETTINGS[method](teacher, student).source
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_labels_are_learned_from_each_view_that_a_method_reads(name: str) -> None:
+    for pair in ALL_PAIRS:
+        losses = SETTINGS[name](*pair).losses.values()
+        assert len({2 if options.each_view else METHODS[options.method].views for options in losses}) == 1
+
+
+def test_a_method_without_an_entry_is_beside_cross_entropy() -> None:
+    found = SETTINGS["normalized_kd"]("resnet56", "resnet20")
+    assert found.losses == {"task": loss("ce"), "normalized_kd": loss("normalized_kd")}
+    assert (found.published, found.source, found.update) == (False, "none: not published", "descend")
+    assert SETTINGS["normalized_ce"]("resnet56", "resnet20").losses == {"task": loss("normalized_ce")}
+    assert RECIPES["cifar100.normalized_ce"]().teacher is None
+
+
+def test_a_recipe_says_what_it_trains_with_and_where_that_is_from() -> None:
+    assert inspect.getdoc(RECIPES["cifar100.at"]) == (
+        "Train with 1 ce + 1000 at for resnet32x4 and resnet8x4; from: RepDistiller, -b 1000; mdistiller, "
+        "cifar100/at.yaml."
+    )
+    assert "update rule dot" in (inspect.getdoc(RECIPES["cifar100.dot"]) or "")
 
 
 @pytest.mark.parametrize(

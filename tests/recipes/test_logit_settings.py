@@ -5,8 +5,8 @@ import torch
 
 from rankdistill import assemble
 from rankdistill.models.resnet import resnet8
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, Pair, Setting
-from rankdistill.recipes.settings import SETTINGS
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS, PairNames
+from rankdistill.recipes.settings import SETTINGS, Setting
 from rankdistill.runs.build import check_options, terms
 
 PAIRS = [*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS, ("a_teacher", "a_student")]
@@ -15,7 +15,7 @@ MINE = ["dkd", "nkd", "ctkd", "ttm", "wttm", "dist", "lskd", "lskd_dkd", "lskd_c
 # By pair: DKD's beta; exponent and weight of TTM, of WTTM; temperature and weight of KD on standardised logits;
 # temperature, weight and beta of DKD on them. None: not published.
 TABLE: dict[
-    Pair, tuple[float, tuple[float, ...], tuple[float, ...], tuple[float, ...] | None, tuple[float, ...] | None]
+    PairNames, tuple[float, tuple[float, ...], tuple[float, ...], tuple[float, ...] | None, tuple[float, ...] | None]
 ]
 TABLE = {
     ("resnet56", "resnet20"): (2, (0.3, 7), (0.3, 1.5), (2, 9), (3, 18, 2)),
@@ -32,7 +32,7 @@ TABLE = {
 }
 
 
-def by_name(name: str, pair: Pair) -> tuple[Setting, float]:
+def by_name(name: str, pair: PairNames) -> tuple[Setting, float]:
     """Return the setting and the weight of its cross-entropy."""
     found = SETTINGS[name](*pair)
     return found, found.losses["task"].weight
@@ -43,7 +43,7 @@ def test_table_has_every_pair() -> None:
 
 
 @pytest.mark.parametrize("pair", TABLE)
-def test_dkd(pair: Pair) -> None:
+def test_dkd(pair: PairNames) -> None:
     found, task = by_name("dkd", pair)
     dkd = found.losses["dkd"]
     assert (task, dkd.weight, dkd.alpha, dkd.temperature, dkd.warmup) == (1, 1, 1, 4, 20)
@@ -53,7 +53,7 @@ def test_dkd(pair: Pair) -> None:
 
 @pytest.mark.parametrize("column", ["ttm", "wttm"])
 @pytest.mark.parametrize("pair", TABLE)
-def test_ttm_and_wttm(pair: Pair, column: str) -> None:
+def test_ttm_and_wttm(pair: PairNames, column: str) -> None:
     found, task = by_name(column, pair)
     options = found.losses[column]
     assert (options.exponent, options.weight) == TABLE[pair][1 if column == "ttm" else 2]
@@ -76,7 +76,7 @@ def test_a_pair_of_ttm_beside_the_tables() -> None:
         (("resnet32x4", "wrn_16_2"), (3, 9)),
     ],
 )
-def test_kd_on_standardised_logits(pair: Pair, expected: tuple[float, ...] | None) -> None:
+def test_kd_on_standardised_logits(pair: PairNames, expected: tuple[float, ...] | None) -> None:
     found, task = by_name("lskd", pair)
     kd = found.losses["kd"]
     assert kd.standardized
@@ -86,7 +86,7 @@ def test_kd_on_standardised_logits(pair: Pair, expected: tuple[float, ...] | Non
 
 
 @pytest.mark.parametrize("pair", TABLE)
-def test_dkd_on_standardised_logits(pair: Pair) -> None:
+def test_dkd_on_standardised_logits(pair: PairNames) -> None:
     found, task = by_name("lskd_dkd", pair)
     dkd = found.losses["dkd"]
     assert dkd.standardized
@@ -96,7 +96,7 @@ def test_dkd_on_standardised_logits(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_those_that_are_the_same_for_every_pair(pair: Pair) -> None:
+def test_those_that_are_the_same_for_every_pair(pair: PairNames) -> None:
     nkd, task = by_name("nkd", pair)
     assert (task, nkd.losses["nkd"].weight, nkd.losses["nkd"].gamma, nkd.losses["nkd"].temperature) == (1, 1, 1.5, 1)
     assert nkd.published == (pair in CIFAR100_PAIRS[:6])
@@ -119,12 +119,12 @@ def test_those_that_are_the_same_for_every_pair(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_centred_mse_is_trained_as_ranking_alignment(pair: Pair) -> None:
+def test_centred_mse_is_trained_as_ranking_alignment(pair: PairNames) -> None:
     found, alike = SETTINGS["centred_mse"](*pair), SETTINGS["ra"](*pair)
     assert found.losses["centred_mse"].weight == alike.losses["ra"].weight
     assert found.losses["centred_mse"].each_view == alike.losses["ra"].each_view
     assert found.losses["task"] == alike.losses["task"]
-    assert (found.protocol, found.views, found.optim) == (alike.protocol, alike.views, alike.optim)
+    assert (found.protocol, found.optim) == (alike.protocol, alike.optim)
 
 
 @pytest.mark.parametrize("name", MINE)
@@ -136,4 +136,3 @@ def test_builds_and_says_where_it_is_from(name: str) -> None:
         check_options(found.losses)
         built, _, _ = assemble(terms(found.losses), resnet8(5), resnet8(5), torch.zeros(2, 3, 8, 8), num_samples=10)
         assert built.weights == {key: options.weight for key, options in found.losses.items()}
-        assert built.views == found.views

@@ -8,9 +8,8 @@ import torch
 from rankdistill import KD, Batch, CrossEntropy, Output, Sum
 from rankdistill.cli.main import main
 from rankdistill.recipes import RECIPES
-from rankdistill.recipes.setting import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
-from rankdistill.recipes.settings.takd import authors_losses
-from rankdistill.recipes.takd import ASSISTANTS, CHAINS, fit_chain, result_of, takd, train_once
+from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
+from rankdistill.recipes.takd import ASSISTANTS, CHAINS, authors_losses, fit_chain, result_of, takd, train_once
 from rankdistill.runs.build import build
 from rankdistill.runs.config import Optim, Run
 from rankdistill.training.loop import fit

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from ..methods import METHODS
 from ..runs.config import Run
 from ..runs.options import look_up, loss, update_rule
 from .protocols import PROTOCOLS
-from .setting import Setting
-from .settings import SETTINGS
+from .settings import SETTINGS, Setting
 
 _PAIRS = {"cifar100": ("resnet32x4", "resnet8x4"), "tiny_imagenet": ("tiny_resnet18", "tiny_mobilenetv2")}
 
@@ -27,14 +27,13 @@ def teacher_recipe(dataset: str) -> Callable[..., Run]:
 
 def recipe(dataset: str, method: str) -> Callable[..., Run]:
     """Return the recipe of a method on a data set: a function of the names of the networks and of a protocol."""
+    usual_teacher, usual_student = _PAIRS[dataset]
 
-    def distill(
-        teacher: str = _PAIRS[dataset][0], student: str = _PAIRS[dataset][1], protocol: str | None = None
-    ) -> Run:
-        setting: Setting = SETTINGS[method](teacher, student)
+    def distill(teacher: str = usual_teacher, student: str = usual_student, protocol: str | None = None) -> Run:
+        setting = SETTINGS[method](teacher, student)
         chosen = look_up(PROTOCOLS, protocol or setting.protocol, "protocol")(dataset, student)
         own = {} if protocol and protocol != setting.protocol else dict(setting.optim)
-        reads_teacher = set(setting.losses) != {"task"}
+        reads_teacher = any(METHODS[options.method].reads_teacher for options in setting.losses.values())
         return Run(
             f"{dataset}.{method}",
             student,
@@ -45,13 +44,19 @@ def recipe(dataset: str, method: str) -> Callable[..., Run]:
             update=update_rule(setting.update, **setting.update_options),
         )
 
-    distill.__doc__ = f"Return {method}: {(SETTINGS[method].__doc__ or '').split(chr(10))[0].removeprefix('Return ')}"
+    distill.__doc__ = _about(SETTINGS[method](usual_teacher, usual_student), f"{usual_teacher} and {usual_student}")
     return distill
 
 
+def _about(setting: Setting, pair: str) -> str:
+    """Return a sentence on a setting, for users."""
+    losses = " + ".join(f"{options.weight:g} {options.method}" for options in setting.losses.values())
+    rule = "" if setting.update == "descend" else f", update rule {setting.update}"
+    return f"Train with {losses}{rule} for {pair}; from: {setting.source}."
+
+
 def recipes_of(dataset: str) -> dict[str, Callable[..., Run]]:
-    """Return the recipes of a data set, by name; TAKD is a chain of runs, and so not among them."""
-    methods = [name for name in SETTINGS if name != "takd"]
+    """Return the recipes of a data set, by name: a teacher's, and one for each setting."""
     return {f"{dataset}.teacher": teacher_recipe(dataset)} | {
-        f"{dataset}.{method}": recipe(dataset, method) for method in methods
+        f"{dataset}.{method}": recipe(dataset, method) for method in SETTINGS
     }
