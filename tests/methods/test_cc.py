@@ -1,6 +1,7 @@
 import pytest
 import torch
 from feature_golden import BATCH, DTYPES, check_gradient, check_parameters, features, golden, load, relative_error
+from loss_properties import half_precision
 
 from rankdistill import CC, Output, cc_loss
 
@@ -53,3 +54,7 @@ def test_pooled_maps_are_flattened() -> None:
 def test_refuses_a_dimension() -> None:
     with pytest.raises(ValueError, match="dim is 0: the embeddings must have at least 1 dimension"):
         CC(4, 4, dim=0)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    half_precision(cc_loss, (4, 6))

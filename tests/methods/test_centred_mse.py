@@ -1,8 +1,16 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loss_properties import (
+    Loss,
+    sample_by_sample,
+    shift_invariant,
+    two_classes,
+    zero_at_equality,
+)
 
 from rankdistill import Batch, CentredMSE, Output, centred_mse_loss, kd_loss, rank_alignment_loss
 
@@ -45,3 +53,8 @@ def test_method_is_the_mean() -> None:
 
 def test_of_one_class_it_is_zero() -> None:
     assert torch.equal(centred_mse_loss(torch.randn(3, 1), torch.randn(3, 1)), torch.zeros(3))
+
+
+@pytest.mark.parametrize("holds", [two_classes, sample_by_sample, shift_invariant, zero_at_equality])
+def test_properties(holds: Callable[[Loss], None]) -> None:
+    holds(centred_mse_loss)

@@ -1,9 +1,18 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_logits import Golden, assert_golden
+from loss_properties import (
+    Loss,
+    half_precision,
+    sample_by_sample,
+    shift_invariant,
+    two_classes,
+    zero_at_equality,
+)
 from torch import Tensor, nn
 
 from rankdistill import CTKD, Batch, Output, Pair, ctkd_loss, kd_loss
@@ -160,3 +169,17 @@ def test_refuses_options(options: dict[str, Any]) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(ValueError, match=f"{name} is {value}: it must be"):
         CTKD(**options)
+
+
+@pytest.mark.parametrize(
+    "holds",
+    [
+        two_classes,
+        half_precision,
+        sample_by_sample,
+        shift_invariant,
+        zero_at_equality,
+    ],
+)
+def test_properties_at_a_fixed_temperature(holds: Callable[[Loss], None]) -> None:
+    holds(lambda student, teacher: ctkd_loss(student, teacher, torch.tensor([5.0])))

@@ -1,8 +1,11 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_logits import Golden, assert_golden
+from loss_properties import Loss, shift_invariant, two_classes, zero_at_equality
 
 from rankdistill import DIST, Batch, Output, dist_loss, dist_terms
 
@@ -76,3 +79,12 @@ def test_refuses_options(options: dict[str, float]) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(ValueError, match=f"{name} is {value}: it must be"):
         DIST(**options)
+
+
+@pytest.mark.parametrize("holds", [two_classes, shift_invariant])
+def test_properties(holds: Callable[[Loss], None]) -> None:
+    holds(dist_loss)
+
+
+def test_zero_at_equality_but_for_what_keeps_it_finite() -> None:
+    zero_at_equality(dist_loss, tolerance=1e-6)

@@ -1,7 +1,17 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_logits import Golden, assert_golden
+from loss_properties import (
+    Loss,
+    sample_by_sample,
+    shift_invariant,
+    two_classes,
+    with_labels,
+    zero_at_equality,
+)
 from torch import Tensor
 
 from rankdistill import DKD, Batch, Output, dkd_loss, dkd_terms, kd_loss
@@ -110,3 +120,8 @@ def test_refuses_options(options: dict[str, float]) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(ValueError, match=f"{name} is {value}: it must be"):
         DKD(**options)
+
+
+@pytest.mark.parametrize("holds", [two_classes, sample_by_sample, shift_invariant, zero_at_equality])
+def test_properties(holds: Callable[[Loss], None]) -> None:
+    holds(with_labels(dkd_loss))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from feature_golden import BATCH, DTYPES, check_gradient, check_parameters, features, golden, load, relative_error
+from loss_properties import half_precision
 
 from rankdistill import FitNets, Output, StageMap, StagePair, fitnets_loss
 from rankdistill.methods.fitnets import Regressor
@@ -83,3 +84,7 @@ def test_loss() -> None:
     assert torch.equal(fitnets_loss(teacher + 2, teacher), torch.full((3,), 4.0, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"the regressed map has shape \(3, 2, 4, 4\), the teacher's \(3, 1, 4, 4\)"):
         fitnets_loss(student, teacher[:, :1])
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    half_precision(fitnets_loss, (4, 3, 4, 4))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from feature_golden import BATCH, DTYPES, check_gradient, check_parameters, features, golden, load, relative_error
+from loss_properties import half_precision
 
 from rankdistill import ICKD, Output, StageMap, StagePair, ickd_loss
 from rankdistill.methods.ickd import channel_correlation
@@ -63,3 +64,7 @@ def test_rows_have_unit_length_or_none() -> None:
 def test_refuses_other_widths() -> None:
     with pytest.raises(ValueError, match="the student's map has 2 channels, the teacher's 3: embed"):
         ickd_loss(torch.zeros(1, 2, 1, 1), torch.zeros(1, 3, 1, 1))
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    half_precision(ickd_loss, (4, 3, 4, 4))

@@ -3,6 +3,7 @@ import itertools
 import pytest
 import torch
 from feature_golden import BATCH, DTYPES, check_gradient, features, golden, relative_error
+from loss_properties import half_precision
 from torch import nn
 
 from rankdistill import KDSVD, Output, StageMap, StagePair, kdsvd_loss
@@ -141,3 +142,7 @@ def test_refusals() -> None:
         kdsvd_loss(maps((3, 2, 2), (3, 2, 2)), maps((4, 2, 2), (4, 2, 2)))
     with pytest.raises(ValueError, match="num_vectors is 5: a map of the teacher has only 4 singular vectors"):
         kdsvd_loss(maps((6, 2, 2), (6, 2, 2)), maps((6, 2, 2), (6, 2, 2)), num_vectors=5)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    half_precision(lambda student, teacher: kdsvd_loss([student, student.mT], [teacher, teacher.mT]), (4, 3, 4, 4))

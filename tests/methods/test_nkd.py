@@ -1,7 +1,16 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_logits import Golden, assert_golden
+from loss_properties import (
+    Loss,
+    sample_by_sample,
+    shift_invariant,
+    two_classes,
+    with_labels,
+)
 
 from rankdistill import NKD, Batch, Output, nkd_loss, nkd_terms
 
@@ -82,3 +91,8 @@ def test_refuses_options(options: dict[str, float]) -> None:
     name, value = next(iter(options.items()))
     with pytest.raises(ValueError, match=f"{name} is {value}: it must be"):
         NKD(**options)
+
+
+@pytest.mark.parametrize("holds", [two_classes, sample_by_sample, shift_invariant])
+def test_properties(holds: Callable[[Loss], None]) -> None:
+    holds(with_labels(nkd_loss))

@@ -1,8 +1,11 @@
+import functools
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
 from golden_logits import Golden, assert_golden
+from loss_properties import Loss, sample_by_sample, shift_invariant, two_classes
 from torch import Tensor
 
 from rankdistill import RKKD, Batch, Output, rkkd_loss
@@ -88,3 +91,8 @@ def test_refuses() -> None:
     for steepness in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"steepness is {steepness}: it must be positive and finite"):
             RKKD(steepness=steepness)
+
+
+@pytest.mark.parametrize("holds", [two_classes, sample_by_sample, shift_invariant])
+def test_properties(holds: Callable[[Loss], None]) -> None:
+    holds(functools.partial(rkkd_loss, steepness=2.0))

@@ -1,9 +1,11 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
 from golden_logits import Golden, assert_golden
+from loss_properties import Loss, sample_by_sample, shift_invariant, two_classes
 
 from rankdistill import TTM, WTTM, Batch, Output, kd_loss, ttm_loss, wttm_loss
 from rankdistill.methods.ttm import transformed_mass
@@ -69,3 +71,9 @@ def test_refuses_an_exponent(exponent: float) -> None:
             call()
     with pytest.raises(ValueError, match="positive and finite"):
         ttm_loss(torch.zeros(1, 2), torch.zeros(1, 2), exponent=exponent)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("holds", [two_classes, sample_by_sample, shift_invariant])
+def test_properties(holds: Callable[[Loss], None], name: str) -> None:
+    holds(LOSSES[name])

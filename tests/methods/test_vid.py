@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from feature_golden import BATCH, DTYPES, check_gradient, check_parameters, features, golden, load, relative_error
+from loss_properties import half_precision
 
 from rankdistill import VID, Output, StageMap, StagePair, vid_loss
 
@@ -85,3 +86,8 @@ def test_the_variance_is_trained_and_saved() -> None:
 def test_refuses_variances(initial: float, eps: float) -> None:
     with pytest.raises(ValueError, match=f"eps is {eps} and initial_variance {initial}: they must be positive"):
         VID([], initial_variance=initial, eps=eps)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    variance = torch.tensor([0.5, 1.0, 2.0])
+    half_precision(lambda student, teacher: vid_loss(student, teacher, variance), (4, 3, 4, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +44,8 @@ def unit_length(vectors: Tensor, dim: int) -> Tensor:
     return torch.where(norm == 0.0, 0.0, vectors / norm.clamp_min(1e-12))
 
 
-def bridged(method: Method, bridge: nn.Module, feature: Tensor) -> Tensor:
-    """Return `bridge(feature)`; batch norms in it write their running statistics only while `method.updates_state`."""
+def bridged(method: Method, bridge: nn.Module, *features: Any) -> Any:
+    """Return `bridge(*features)`; batch norms in it write their running statistics only while `method.updates_state`."""
     hold = method.training and not method.updates_state
     with batch_statistics(bridge) if hold else nullcontext():
-        crossed: Tensor = bridge(feature)
-        return crossed
+        return bridge(*features)

@@ -33,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, full_precision
 from ..taps import roles
+from .features import bridged
 
 _SHORTCUTS = ("downsample", "shortcut")
 
@@ -150,9 +151,8 @@ class OFD(Method):
         terms = []
         roles_of_both = zip(self.student_needs, self.teacher_needs, strict=True)
         for number, (connect, (near, far)) in enumerate(zip(self.connectors, roles_of_both, strict=True)):
-            distance = margin_distance(
-                connect(student.features[near]), teacher.features[far], self.get_buffer(f"margin{number}")
-            )
+            connected = bridged(self, connect, student.features[near])
+            distance = margin_distance(connected, teacher.features[far], self.get_buffer(f"margin{number}"))
             terms.append(distance / 2.0 ** (len(self.connectors) - 1 - number))
         return {"ofd": torch.stack(terms).sum(0).mean()}
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, full_precision
+from .features import bridged
 
 
 def hierarchical_context_loss(
@@ -178,7 +179,7 @@ class ReviewKD(Method):
         levels = zip(reversed(self.student_needs), reversed(self.teacher_needs), strict=True)
         for fuse, (near, far) in zip(self.fusions, levels, strict=True):
             target = _as_map(teacher.features[far])
-            output, passed = fuse(_as_map(student.features[near]), passed, target.shape[2:])
+            output, passed = bridged(self, fuse, _as_map(student.features[near]), passed, target.shape[2:])
             terms.append(hierarchical_context_loss(output, target))
         warmth = min(batch.epoch / self.warmup_epochs, 1.0)
         return {"reviewkd": warmth * torch.stack(terms).sum(0).mean()}
