@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,39 @@ from rankdistill.models import MODELS
 from rankdistill.weights.foreign import load_into
 from rankdistill.weights.storage import load_state, load_weights, save_state, save_weights
 
+MOST_STEPS = 30
 
-def assert_learns(parts: Parts, exceptions: Mapping[str, str]) -> None:
-    """After the first step, without weight decay: the optimizers remember a gradient for every parameter.
+
+def assert_student_learns(parts: Parts) -> None:
+    """After the first step, without weight decay: the optimizers remember a gradient for every parameter."""
+    assert _untaught(parts, parts.state.student.module) == []
+
+
+def assert_method_learns(parts: Parts, side: int) -> None:
+    """After some steps the same holds of the method. It may draw which of its parameters a step uses.
 
     Args:
-        parts: after one step.
-        exceptions: pattern of the names of parameters that may have none -> reason.
+        parts: after two steps; they take more while a parameter is left.
+        side: pixels of an image's side.
     """
-    state = parts.state
-    student = {f"student.{name}": p for name, p in state.student.module.named_parameters()}
-    method = {f"method.{name}": p for name, p in state.method.named_parameters()}
-    remembered = dict(state.optimizer.state) | dict(state.meta_optimizer.state if state.meta_optimizer else {})
-    without = [
+    for step in range(2, MOST_STEPS):
+        if not _untaught(parts, parts.state.method):
+            break
+        take_step(parts, step, side)
+    assert _untaught(parts, parts.state.method) == []
+
+
+def _untaught(parts: Parts, module: nn.Module) -> list[str]:
+    """Return the names of the parameters for which no optimizer remembers a gradient."""
+    optimizers = [parts.state.optimizer, parts.state.meta_optimizer]
+    remembered = {p: values for optimizer in optimizers if optimizer for p, values in optimizer.state.items()}
+    return [
         name
-        for name, parameter in (student | method).items()
+        for name, parameter in module.named_parameters()
         if not any(
             torch.as_tensor(value).any() for value in remembered.get(parameter, {}).values() if value is not None
         )
     ]
-    assert [name for name in without if not any(re.search(pattern, name) for pattern in exceptions)] == []
 
 
 def assert_teacher_untouched(parts: Parts, before: Mapping[str, Tensor]) -> None:

@@ -1,22 +1,42 @@
 """Every cell of the paper's tables builds a run; protocols have the values of their sources."""
 
+import dataclasses
 import inspect
 
 import pytest
 
-from rankdistill.methods import METHODS
+from rankdistill import METHODS, UPDATES
 from rankdistill.recipes import RECIPES
 from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.protocols import PROTOCOLS
 from rankdistill.recipes.settings import SETTINGS
-from rankdistill.runs.config import describe
-from rankdistill.runs.options import loss
+from rankdistill.runs.build import check_options
+from rankdistill.runs.config import Optim, describe
+from rankdistill.runs.options import loss, update_rule
 
 ALL_PAIRS = [*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS, ("a_teacher", "a_student")]
 
 
 def test_every_method_has_a_recipe() -> None:
     assert RECIPES.keys() >= {f"cifar100.{name}" for name in METHODS if name != "ce"} | {"cifar100.plain"}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_says_where_it_is_from_and_has_options_that_exist(name: str) -> None:
+    for pair in ALL_PAIRS:
+        setting = SETTINGS[name](*pair)
+        assert setting.source
+        check_options(setting.losses)
+        UPDATES[setting.update](**dataclasses.asdict(update_rule(setting.update, **setting.update_options)))
+        Optim(**setting.optim)
+        labels_alone = {key for key, options in setting.losses.items() if not METHODS[options.method].reads_teacher}
+        assert labels_alone <= {"task"}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_is_published_for_unknown_networks_is_published_for_every_pair(name: str) -> None:
+    if SETTINGS[name]("a_teacher", "a_student").published:
+        assert all(SETTINGS[name](*pair).published for pair in ALL_PAIRS)
 
 
 @pytest.mark.parametrize("method", SETTINGS)
@@ -28,7 +48,6 @@ def test_every_pair_of_a_method_has_a_run(method: str) -> None:
             assert run.data.name == dataset
             assert run.optim.momentum == 0.9
             assert describe(run)["losses"]
-            assert SETTINGS[method](teacher, student).source
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -89,6 +89,8 @@ class CALD(Method):
         max_temperature: the largest.
     """
 
+    meta = ("temperature_logits", "weight_logits")  # an instance has those that its mode learns
+
     temperature_logits: Tensor
     weight_logits: Tensor
 

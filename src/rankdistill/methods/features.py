@@ -45,7 +45,7 @@ def unit_length(vectors: Tensor, dim: int) -> Tensor:
 
 
 def bridged(method: Method, bridge: nn.Module, *features: Any) -> Any:
-    """Return `bridge(*features)`; batch norms in it write their running statistics only while `method.updates_state`."""
+    """Return `bridge(*features)`. Its batch norms write their running statistics only while `method.updates_state`."""
     hold = method.training and not method.updates_state
     with batch_statistics(bridge) if hold else nullcontext():
         return bridge(*features)

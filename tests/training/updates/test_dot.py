@@ -7,10 +7,8 @@ import torch
 from contract_methods import Matched
 from torch import nn
 
-from rankdistill import DOT, DOTSGD, KD, Batch, CrossEntropy, Network, Sum
-from rankdistill.assembly import pair_of
+from rankdistill import DOT, DOTSGD, KD, Batch, CrossEntropy, assemble
 from rankdistill.models.resnet import ResNet
-from rankdistill.taps import roles, select_roles
 from rankdistill.training.state import State
 from rankdistill.training.updates.dot import split_task
 
@@ -154,16 +152,13 @@ def test_no_closure() -> None:
 def small_state(rule: DOT, dtype: torch.dtype = torch.float64) -> State:
     torch.manual_seed(3)
     student, teacher = (ResNet(8, widths, 5).to(dtype) for widths in ((16, 16, 16, 16), (16, 16, 24, 32)))
-    probes = [Network(module, roles(module)) for module in (student, teacher)]
-    pair = pair_of(*probes, torch.zeros(2, 3, 16, 16, dtype=dtype), num_samples=12)
-    for probe in probes:
-        probe.close()
-    bridge = Matched.for_pair(pair).to(dtype)
-    method = Sum(task=(0.1, CrossEntropy()), kd=(0.9, KD()), near=(0.5, bridge))
+    terms = {"task": (0.1, CrossEntropy()), "kd": (0.9, KD()), "near": (0.5, Matched)}
+    images = torch.zeros(2, 3, 16, 16, dtype=dtype)
+    method, trained, frozen = assemble(terms, student, teacher, images, num_samples=12)
+    method.to(dtype)
     rule.check(method)
     optimizer = rule.make_optimizer(student, method, lr=0.05, momentum=0.9, weight_decay=5e-4, nesterov=False)
-    frozen = Network(teacher, select_roles(teacher, method.teacher_needs), frozen=True)
-    return State(Network(student, select_roles(student, method.student_needs)), frozen, method, optimizer)
+    return State(trained, frozen, method, optimizer)
 
 
 def small_batch(step: int, dtype: torch.dtype = torch.float64) -> Batch:
