@@ -25,14 +25,12 @@ import torchvision
 from torch import Tensor, nn
 
 from rankdistill import methods
-from rankdistill.assembly import assemble, pair_of
-from rankdistill.contract import Batch, Method, Pair
+from rankdistill.assembly import assemble
+from rankdistill.contract import Batch, Method
 from rankdistill.methods import KD, METHODS
 from rankdistill.methods.combine import EachView
 from rankdistill.models import MODELS
-from rankdistill.network import Network
 from rankdistill.recipes.settings import SETTINGS, UNPUBLISHED
-from rankdistill.taps import roles, select_roles
 from rankdistill.training.updates import UPDATES, UpdateRule
 
 PAGE = Path(__file__).parent / "methods.md"
@@ -143,29 +141,31 @@ class Example:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(2, 4, 3, SIZE, SIZE, generator=generator)
         self.student, self.teacher = (MODELS[name](CLASSES) for name in (STUDENT, TEACHER))
-        self.batch = Watched(images[0], torch.arange(4), indices=torch.arange(4), strong=images[1])
-        self.student_network, self.teacher_network = (Network(m, roles(m)) for m in (self.student, self.teacher))
-        self.pair: Pair = pair_of(
-            self.student_network,
-            self.teacher_network,
-            images[0],
+        samples = torch.arange(4)
+        self.batches = {
+            views: Watched(images[0], samples, indices=samples, strong=images[1] if views == 2 else None)
+            for views in (1, 2)
+        }
+
+    def row(self, name: str) -> dict[str, str]:
+        """Return what a method needs, keeps and does, by column."""
+        whole, student, teacher = assemble(
+            {name: (1.0, METHODS[name])},
+            copy.deepcopy(self.student),
+            self.teacher,
+            torch.zeros(2, 3, SIZE, SIZE),
             num_samples=SAMPLES,
             labels=torch.arange(SAMPLES) % CLASSES,
         )
-        self.teacher.requires_grad_(False).eval()
-
-    def row(self, method: Method) -> dict[str, str]:
-        """Return what the method needs, keeps and does, by column."""
-        state = _state(method)
-        student, change = self.student_network, NOTHING
+        method = cast("Method", whole.methods[name])
+        state, change = _state(method), NOTHING
         if type(method).adapt is not Method.adapt or type(method).deploy is not Method.deploy:
-            adapted = method.adapt(copy.deepcopy(self.student))
-            plain, trained, deployed = (_num_parameters(m) for m in (self.student, adapted, method.deploy(adapted)))
+            modules = self.student, student.module, method.deploy(student.module)
+            plain, trained, deployed = (_num_parameters(module) for module in modules)
             change = f"{trained - plain:+,} parameters in training, {deployed - plain:+,} deployed"
-            student = Network(adapted, select_roles(adapted, method.student_needs))
         Watched.read.clear()
         with torch.no_grad():
-            method(self.batch, student, self.teacher_network)
+            method(self.batches[method.views], student, teacher)
         return {
             "Needs": _needs(method, Watched.read),
             "State": state,
@@ -249,7 +249,7 @@ def _sections(kinds: Mapping[str, type[Any]]) -> tuple[dict[str, str], list[str]
 def _of_methods(example: Example, links: Mapping[str, str]) -> Iterator[dict[str, str]]:
     for name, kind in METHODS.items():
         text = Text.of(kind)
-        about = example.row(kind.for_pair(example.pair))
+        about = example.row(name)
         yield (
             {"Method": links[name], "Paper": text.citation}
             | about
@@ -294,9 +294,9 @@ def foreign_pairs() -> dict[str, Callable[[], tuple[nn.Module, nn.Module]]]:
     }
 
 
-def refusal(name: str, pair: str) -> str:
-    """Return why `assemble` refuses a method on a pair of `foreign_pairs`; empty where it does not."""
-    student, teacher = foreign_pairs()[pair]()
+def refusal(name: str, student: nn.Module, teacher: nn.Module) -> str:
+    """Return why `assemble` refuses a method between copies of two networks; empty where it does not."""
+    student, teacher = copy.deepcopy(student), copy.deepcopy(teacher)
     labels = torch.arange(50) % 10
     try:
         assemble(
@@ -308,9 +308,10 @@ def refusal(name: str, pair: str) -> str:
 
 
 def _of_others(links: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    for pair in foreign_pairs():
+    for pair, make in foreign_pairs().items():
+        networks = make()
         for name in METHODS:
-            if reason := refusal(name, pair):
+            if reason := refusal(name, *networks):
                 yield {"Pair": pair, "Method": links[name], "What it says": reason}
 
 
@@ -319,11 +320,9 @@ def page() -> str:
     example = Example()
     wrappers = {kind.__name__: kind for kind in _wrappers()}
     links, sections = _sections({**METHODS, **UPDATES, **wrappers})
-    with example.student_network.shared_pass(), example.teacher_network.shared_pass():
-        of_methods = _table(list(_of_methods(example, links)))
     parts = [
         INTRODUCTION,
-        of_methods,
+        _table(list(_of_methods(example, links))),
         RULES,
         _table(list(_of_rules(links))),
         "\n## Wrappers\n\nMethods made of another method; the figures are those of one around `kd`.\n",

@@ -31,7 +31,7 @@ def test_every_method_and_rule_has_a_row_and_a_section() -> None:
     page = (ROOT / "docs" / "methods.md").read_text()
     headings = {name for line in page.splitlines() if line.startswith("### ") for name in line[4:].split(", ")}
     assert headings >= METHODS.keys() | UPDATES.keys()
-    assert all(page.count(f"| [`{name}`](#") == 1 for name in (*METHODS, *UPDATES))
+    assert all(page.count(f"\n| [`{name}`](#") == 1 for name in (*METHODS, *UPDATES))
 
 
 def test_a_docstring_becomes_a_citation_differences_and_markdown(generate: ModuleType) -> None:
