@@ -1,11 +1,11 @@
 """Measures what a step of each method costs beside a plain step of KD: time, and peak memory.
 
 The pair is resnet32x4 and resnet8x4, with a training set of 50,000 for methods that keep something of each sample, on
-images that are already there. What is measured are the methods with the settings of their recipes, or with their
-defaults and cross-entropy where they have none, and then the recipes that are no method's alone. Each has a process of
-its own: the memory is the peak of the resident set after a few steps, less that of KD's process; then its steps and
-those of KD take turns, and times are medians. Where only every nth step looks ahead, both kinds of steps are measured
-and averaged as they occur. `make bench-methods` writes results/methods.json; about ten minutes on two cores.
+images that are already there. What is measured are the settings of the recipes, once where two train the same. Each
+has a process of its own: the memory is the peak of the resident set after a few steps, less that of KD's process; then
+its steps and those of KD take turns, and times are medians. Where only every nth step looks ahead, both kinds of steps
+are measured and averaged as they occur. `make bench-methods` writes results/methods.json; about ten minutes on two
+cores.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ from typing import Any
 import torch
 from steps import KD, PAIR, SAMPLES, Steps, hardware
 
-from rankdistill.methods import METHODS
 from rankdistill.recipes.settings import SETTINGS
 from rankdistill.runs.launch import resolve_precision
-from rankdistill.runs.options import loss
 from rankdistill.training.updates import UPDATES
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,15 +48,12 @@ class Case:
 
 
 def cases() -> dict[str, Case]:
-    """Return KD first, then each method, and the recipes that train something else."""
+    """Return KD first, then each setting that trains something else."""
     found = {BASE: Case(KD)}
-    for name in (*METHODS, *SETTINGS):
-        if name in SETTINGS:
-            setting = SETTINGS[name](*PAIR)
-            update = None if setting.update == "descend" else setting.update
-            case = Case(dict(setting.losses), update, tuple(setting.update_options.items()))
-        else:
-            case = Case({"task": loss("ce")} | ({} if name == "ce" else {name: loss(name)}))
+    for name, setting_of in SETTINGS.items():
+        setting = setting_of(*PAIR)
+        update = None if setting.update == "descend" else setting.update
+        case = Case(dict(setting.losses), update, tuple(setting.update_options.items()))
         if case not in found.values():
             found[name] = case
     return found
