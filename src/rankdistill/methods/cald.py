@@ -89,7 +89,7 @@ class CALD(Method):
         max_temperature: the largest.
     """
 
-    meta = ("temperature_logits", "weight_logits")  # an instance has those that its mode learns
+    meta: tuple[str, ...] = ("temperature_logits", "weight_logits")  # an instance has those that its mode learns
 
     temperature_logits: Tensor
     weight_logits: Tensor
