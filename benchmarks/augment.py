@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from rankdistill.recipes.setting import TINY_IMAGENET_PAIRS
 from torch import Tensor
 
 from rankdistill import MODELS, UPDATES, assemble
 from rankdistill.data import Geometry, Loader, SecondView, Split, Views
 from rankdistill.data.random import Stream, draws
-from rankdistill.recipes.setting import TINY_IMAGENET_PAIRS
 from rankdistill.runs.build import terms
 from rankdistill.runs.options import loss
 from rankdistill.training.state import State
