@@ -9,6 +9,7 @@ TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-5}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.authors
 def test_equals_the_authors_loss_and_gradient(dtype: torch.dtype) -> None:
     roles = ("stage1", "stage2", "stage3")
     student, teacher = features(dtype, *roles)

@@ -32,6 +32,7 @@ def for_networks(student: nn.Module, teacher: nn.Module, **options: object) -> C
 class TestGolden:
     @pytest.mark.parametrize("variant", ["raw", "norm", "bin"])
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+    @pytest.mark.authors
     def test_loss_and_gradients(self, dtype: torch.dtype, variant: str) -> None:
         features = golden("catkd", "a.in.s_feat").to(dtype).requires_grad_()
         own, other = (golden("catkd", f"a.param.{who}_classifier").to(dtype) for who in "st")

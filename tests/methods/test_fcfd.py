@@ -81,6 +81,7 @@ class Golden:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("case", PATHS)
 class TestGolden:
+    @pytest.mark.authors
     def test_losses(self, case: str, dtype: torch.dtype) -> None:
         toy = Golden(dtype)
         outputs = [network.run(Batch(toy.images, None)) for network in toy.networks]
@@ -93,6 +94,7 @@ class TestGolden:
         assert close(outputs[0].logits, golden("fcfd", f"a.out64.{case}.logits_student"), tolerance)
         assert close(outputs[1].logits, golden("fcfd", f"a.out64.{case}.logits_teacher"), tolerance)
 
+    @pytest.mark.authors
     def test_weighted_total(self, case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
         toy = Golden(dtype)
         monkeypatch.setattr("rankdistill.methods.fcfd.draw_paths", lambda *_, **__: PATHS[case])
@@ -101,6 +103,7 @@ class TestGolden:
             losses = toy.method(Batch(toy.images, None, epoch=epoch), *toy.networks)
             assert close(sum(losses.values()), golden("fcfd", f"{out}.{name}"), TOLERANCE[dtype])
 
+    @pytest.mark.authors
     def test_gradients(self, case: str, dtype: torch.dtype) -> None:
         toy = Golden(dtype)
         student, teacher = (network.run(Batch(toy.images, None)) for network in toy.networks)
@@ -129,6 +132,7 @@ class TestGolden:
         assert checked >= 26
         assert all(p.grad is None for p in toy.teacher.parameters())
 
+    @pytest.mark.authors
     def test_statistics_afterwards(self, case: str, dtype: torch.dtype) -> None:
         toy = Golden(dtype)
         before = copy.deepcopy(toy.teacher.state_dict())

@@ -12,6 +12,7 @@ HINT = StagePair(StageMap("stage2", (128, 16, 16)), StageMap("stage2", (128, 16,
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.authors
 def test_equals_the_authors_step(dtype: torch.dtype) -> None:
     student, teacher = features(dtype, "stage2")
     method = FitNets([HINT], hint_stage=1).to(dtype)

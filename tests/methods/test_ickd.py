@@ -14,6 +14,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.authors
 def test_equals_the_authors_step(dtype: torch.dtype) -> None:
     (student,), (teacher,) = features(dtype, "stage3")
     method = ICKD(StagePair(StageMap("stage3", (256, 8, 8)), StageMap("stage3", (256, 8, 8)))).to(dtype)

@@ -83,6 +83,7 @@ class FromMap(nn.Module):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 class TestGolden:
+    @pytest.mark.authors
     def test_feature_loss(self, dtype: torch.dtype) -> None:
         transform, _ = golden_networks(dtype)
         features = golden("inputs", "a.s.pre3").to(dtype).relu().requires_grad_()
@@ -109,6 +110,7 @@ class TestGolden:
             expected = golden("norm", f"a.pgrad.expand.{name}")
             assert close(transform.expand.get_parameter(name).grad, expected, TOLERANCE[dtype])
 
+    @pytest.mark.authors
     def test_losses_on_normalised_logits(self, dtype: torch.dtype) -> None:
         transform, classifier = golden_networks(dtype)
         features = golden("inputs", "a.s.pre3").to(dtype).relu().requires_grad_()
@@ -124,6 +126,7 @@ class TestGolden:
         kd.backward()
         assert gradient_is_right("norm", "s_feat_kd_only", features.grad, TOLERANCE[dtype])
 
+    @pytest.mark.authors
     def test_merged(self, dtype: torch.dtype) -> None:
         transform, classifier = golden_networks(dtype)
         features = golden("inputs", "a.s.pre3").to(dtype).relu()

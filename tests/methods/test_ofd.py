@@ -46,8 +46,8 @@ def test_margins_equal_the_authors(stage: int) -> None:
     assert close(found, torch.from_numpy(MARGINS[f"out.margin{stage}"]), 1e-6)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the 3 MB of golden values are not in {SHARED}")
 @pytest.mark.parametrize("precision", ["out", "out64"])
+@pytest.mark.authors
 def test_equals_the_authors(precision: str) -> None:
     dtype, tolerance = PRECISIONS[precision]
     saved, inputs = np.load(SHARED / "ofd.npz"), np.load(SHARED / "inputs.npz")

@@ -56,8 +56,8 @@ def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool
     return bool((found.detach() - expected).abs().max() <= tolerance * expected.abs().max())
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the 6 MB of golden values are not in {SHARED}")
 @pytest.mark.parametrize("precision", ["out", "out64"])
+@pytest.mark.authors
 def test_equals_the_authors(precision: str) -> None:
     dtype, tolerance = PRECISIONS[precision]
     saved, inputs = np.load(SHARED / "reviewkd.npz"), np.load(SHARED / "inputs.npz")

@@ -28,6 +28,7 @@ def for_networks(student: nn.Module, teacher: nn.Module, **options: object) -> S
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.authors
 def test_golden(dtype: torch.dtype) -> None:
     project = load(projector(256, 256, factor=int(golden("simkd", "a.hp.factor"))), "simkd", "a.param.transfer").to(
         dtype
