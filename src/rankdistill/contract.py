@@ -58,19 +58,17 @@ class Batch:
         return dataclasses.replace(self, **moved)
 
     def chunks(self, num: int) -> list[Self]:
-        """Return the batch in `num` parts, or fewer if it has fewer samples, as equal as may be; `held_out` in each."""
+        """Return the batch in `num` parts as equal as may be; `held_out` is in each of them.
+
+        A part has at least two samples, so a batch of fewer than 2 * `num` has fewer parts: batch norm and losses over
+        pairs of samples cannot work on one. A batch of a single sample is one part.
+        """
+        num = max(1, min(num, len(self) // 2))
         if num == 1:
             return [self]
         tensors = ("images", "labels", "indices", "strong")
-        parts = {
-            name: value.tensor_split(min(num, len(self)))
-            for name in tensors
-            if (value := getattr(self, name)) is not None
-        }
-        return [
-            dataclasses.replace(self, **{name: part[i] for name, part in parts.items()})
-            for i in range(min(num, len(self)))
-        ]
+        parts = {name: value.tensor_split(num) for name in tensors if (value := getattr(self, name)) is not None}
+        return [dataclasses.replace(self, **{name: part[i] for name, part in parts.items()}) for i in range(num)]
 
 
 @dataclass(frozen=True, slots=True)

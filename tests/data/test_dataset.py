@@ -1,7 +1,9 @@
+from pathlib import Path
+
 import pytest
 import torch
 
-from rankdistill.data import DataError, DataSet, Split
+from rankdistill.data import DATASETS, DataError, DataSet, Reader, Request, Split
 
 
 def split_of(labels: list[int], size: int = 2) -> Split:
@@ -56,3 +58,42 @@ def test_a_split_checks_its_tensors(images: torch.Tensor, labels: torch.Tensor, 
 def test_a_data_set_checks_its_parts(train: Split, test: Split, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         data_of(train, test, names)
+
+
+def test_a_request_says_what_is_out_of_range() -> None:
+    assert (Request().size(32), Request(image_size=8).size(32)) == (32, 8)
+    assert Request(num_classes=2).classes("pets", ["cat", "dog", "eel"]) == ("cat", "dog")
+    for size in (0, -1, 4097, 10**20):
+        with pytest.raises(DataError, match=f"image_size is {size}: give 1 to 4096 pixels"):
+            Request(image_size=size)
+    with pytest.raises(DataError, match="4 classes of pets were asked for: give 2 to 3"):
+        Request(num_classes=4).classes("pets", ["cat", "dog", "eel"])
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), r"the data in somewhere does not fit into the memory that is free: give a smaller image_size"),
+        (PermissionError(13, "Permission denied", "x/y"), r"^x/y cannot be read \(Permission denied\): check that"),
+        (OSError("what"), r"^somewhere cannot be read \(what\)"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_a_sentence(error: Exception, message: str) -> None:
+    def read(request: Request) -> DataSet:
+        """Return nothing."""
+        raise error
+
+    reader = Reader(read)
+    assert reader.__doc__ == "Return nothing."
+    with pytest.raises(DataError, match=message):
+        reader(Path("somewhere"))
+    with pytest.raises(TypeError, match="sise"):
+        reader(sise=1)
+
+
+def test_images_that_no_machine_has_room_for_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankdistill.data.dataset.memory", lambda device: 1e6)
+    with pytest.raises(
+        DataError, match=r"images of 64 x 64 pixels take 0.081 GB here, more than the memory of this ma"
+    ):
+        DATASETS["digits"](image_size=64)

@@ -11,6 +11,7 @@ from contract_methods import random_batch
 from small_runs import CLASSES, SAMPLES, small_plan
 from torch import nn
 
+from rankdistill import MODELS, ReviewKD, assemble
 from rankdistill.contract import Batch
 from rankdistill.training.loop import fit
 from rankdistill.training.state import NonFiniteLoss, OutOfMemory, State
@@ -29,7 +30,21 @@ def test_chunks_are_the_batch_in_parts() -> None:
     assert torch.equal(torch.cat([part.indices for part in parts]), batch.indices)
     assert {part.step for part in parts} == {batch.step}
     assert batch.chunks(1) == [batch]
-    assert len(a_batch(2).chunks(5)) == 2
+    for size, num, sizes in ((9, 32, [3, 2, 2, 2]), (2, 5, [2]), (3, 2, [3]), (1, 4, [1]), (8, 3, [3, 3, 2])):
+        assert [len(part) for part in a_batch(size).chunks(num)] == sizes
+
+
+def test_a_small_last_batch_is_not_cut_into_single_samples() -> None:
+    """ReviewKD has batch norms over maps of 1 x 1, which need two samples."""
+    student, teacher = MODELS["resnet8"](10), MODELS["resnet14"](10)
+    losses = {"reviewkd": (1.0, ReviewKD.for_pair)}
+    method, trained, frozen = assemble(losses, student, teacher, torch.zeros(2, 3, 32, 32), num_samples=73)
+    parameters = [*trained.module.parameters(), *method.parameters()]
+    state = State(trained, frozen, method, torch.optim.SGD(parameters, lr=0.0), accumulate=32)
+    trained.module.train()
+    for size in (9, 2):
+        batch = Batch(torch.randn(size, 3, 32, 32), torch.arange(size), torch.arange(size))
+        assert torch.isfinite(descend(state, batch)["reviewkd"])
 
 
 def test_accumulated_gradient_is_that_of_the_whole_batch(tmp_path: Path) -> None:

@@ -12,6 +12,10 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from .device import memory
+
+_MAX_SIDE = 4096
+
 
 class DataError(ValueError):
     """Data that is missing, broken, or not what was asked for. The message says which, where, and what to do."""
@@ -124,7 +128,7 @@ class Request:
             as they are have nothing to keep.
 
     Raises:
-        DataError: the image size is no number of pixels.
+        DataError: the image size is out of range.
     """
 
     root: Path | None = None
@@ -134,8 +138,8 @@ class Request:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.image_size is not None and self.image_size < 1:
-            raise DataError(f"image_size is {self.image_size}: give 1 or more pixels")
+        if self.image_size is not None and not 1 <= self.image_size <= _MAX_SIDE:
+            raise DataError(f"image_size is {self.image_size}: give 1 to {_MAX_SIDE} pixels")
 
     def size(self, usual: int) -> int:
         """Return the image size that is asked for, in pixels, or the usual one."""
@@ -171,9 +175,27 @@ class Reader:
             **arguments: the other attributes of `Request`.
 
         Raises:
-            DataError: the data is missing or broken, or an argument has no meaning for this data set.
+            DataError: the data is missing, broken or too large, or an argument has no meaning for this data set.
         """
-        return self.read(Request(root=root, **arguments))
+        try:
+            return self.read(Request(root=root, **arguments))
+        except MemoryError as error:
+            raise DataError(
+                f"the data in {root} does not fit into the memory that is free: give a smaller image_size, or fewer "
+                "num_classes"
+            ) from error
+        except OSError as error:
+            place, reason = error.filename or root, error.strerror or error
+            raise DataError(f"{place} cannot be read ({reason}): check that it is there and may be read") from error
+
+
+def check_memory(num_bytes: int, size: int) -> None:
+    """Raise DataError if images of `size` pixels a side would take more than the memory of this machine."""
+    if num_bytes > memory(torch.device("cpu")):
+        raise DataError(
+            f"images of {size} x {size} pixels take {num_bytes / 1e9:.3g} GB here, more than the memory of this "
+            "machine: give a smaller image_size, or fewer num_classes"
+        )
 
 
 def check_num_classes(name: str, num: int, available: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from .dataset import Split
-from .device import sent
+from .device import memory, sent
 
 
 class Source:
@@ -35,7 +34,7 @@ class Source:
             raise ValueError(f"resident_share is {share}: give a share of the device's memory from 0 to 1")
         self.device = device
         pixels = split.images.permute(0, 2, 3, 1)  # [N, H, W, C]
-        self.resident = pixels.nbytes <= share * _memory(device)
+        self.resident = pixels.nbytes <= share * memory(device)
         self._pixels = pixels.to(device).contiguous() if self.resident else pixels
         self._labels = split.labels.to(device)
 
@@ -91,13 +90,3 @@ class Normalize:
         """Return the images normalised."""
         scaled = images.to(torch.float32, memory_format=torch.channels_last).mul_(self.scale).add_(self.shift)
         return scaled.contiguous(memory_format=self.memory_format)
-
-
-def _memory(device: torch.device) -> float:
-    """Bytes that are free on a CUDA device, or that the machine has; infinity where that is not known."""
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return float("inf")

@@ -41,6 +41,19 @@ def held_out_mask(labels: Int64[Tensor, " samples"], num: int, *, seed: int) -> 
     return chosen
 
 
+def a_fifth(labels: Int64[Tensor, " samples"]) -> Bool[Tensor, " samples"]:
+    """Return which samples are for testing where a data set does not say: a fifth, by `hold_out` with seed 0.
+
+    Args:
+        labels: [N], from 0 to the number of classes without gaps. Where a fifth of N is less than one of each class, it
+            is one of each class that has two.
+
+    Raises:
+        DataError: there are fewer than two samples per class.
+    """
+    return held_out_mask(labels, max(len(labels) // 5, int(labels.max()) + 1), seed=0)
+
+
 def few_labels(split: Split, num: int, *, seed: int) -> Split:
     """Return `num` samples, in the order of `split`. With the same seed, a smaller subset is part of a larger one.
 

@@ -77,7 +77,7 @@ class Optim:
         weight_decay: of all parameters, batch norms and biases too, as in the field's code.
         nesterov: Nesterov's momentum.
         accumulate: run each batch in so many parts, to save memory; batch norm and losses over pairs of samples see
-            one part at a time.
+            one part at a time. A smaller last batch is run in fewer parts, so that each has two samples.
         clip_norm: scale gradients to at most this norm; None leaves them.
         ema: evaluate and save an exponential moving average of the student's weights, with this decay; None for none.
     """

@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,7 +56,8 @@ def test_equals_torchvisions_image_folder(tmp_path: Path, test: str) -> None:
 def test_test_is_preferred_to_val(tree: Path) -> None:
     write_tree(tree, "val")
     shutil.rmtree(tree / "val" / "eel")
-    assert len(load(tree, image_size=8).test) == 4
+    with pytest.warns(UserWarning, match=r"test and .*val both have images: those of .*val are not read"):
+        assert len(load(tree, image_size=8).test) == 4
 
 
 def test_a_test_folder_without_classes_is_passed_over(tree: Path) -> None:
@@ -84,7 +86,50 @@ def test_only_the_first_classes_are_decoded(tree: Path) -> None:
 
 def test_a_class_without_test_images_keeps_the_labels_of_the_others(tree: Path) -> None:
     shutil.rmtree(tree / "test" / "Dog")
-    assert load(tree, image_size=8).test.labels.tolist() == [1, 1, 2]
+    with pytest.warns(
+        UserWarning, match=r"test has no images of 'Dog' \(1 of 3 classes\): accuracy is that of the oth"
+    ):
+        assert load(tree, image_size=8).test.labels.tolist() == [1, 1, 2]
+
+
+def test_a_test_part_of_one_class_is_read_and_told(tree: Path) -> None:
+    for name in ("Dog", "eel"):
+        shutil.rmtree(tree / "test" / name)
+    with pytest.warns(UserWarning, match=r"test has no images of 'Dog' \(2 of 3 classes\)"):
+        assert load(tree, image_size=8).test.labels.tolist() == [1, 1]
+
+
+def flat_tree(root: Path) -> Path:
+    for number in range(30):
+        write_image(root / ("ant" if number % 3 else "bee") / f"{number}.png", number)
+    return root
+
+
+def test_classes_without_train_and_test_are_split(tmp_path: Path) -> None:
+    data = load(flat_tree(tmp_path / "insects"), image_size=8)
+    assert data.class_names == ("ant", "bee")
+    assert data.train.labels.bincount().tolist() == [17, 7]
+    assert data.test.labels.bincount().tolist() == [3, 3]
+    pixels = torch.cat([data.train.images, data.test.images])
+    assert len(pixels.flatten(1).unique(dim=0)) == 30
+    again = load(tmp_path / "insects", image_size=8, cache=tmp_path / "cache")
+    assert torch.equal(again.test.images, data.test.images)
+
+
+def test_the_folder_above_a_data_set_is_not_taken_for_classes(tmp_path: Path) -> None:
+    for name in ("pets", "more"):
+        write_tree(tmp_path / name)
+    with pytest.raises(DataError, match=r"more has a folder train, so .* has no classes: give .*more"):
+        load(tmp_path)
+
+
+def test_images_of_kinds_that_are_not_read_are_told_once(tree: Path) -> None:
+    for name in ("cat/3.gif", "cat/4.HEIC", "Dog/a/5.gif", "eel/6"):
+        (tree / "train" / name).write_bytes(b"left out")
+    told = r"4 files in .*train are left out, .* \(1 without an ending, 2 .gif, 1 .heic\): convert them to one of .bmp"
+    with pytest.warns(UserWarning, match=told) as warned:
+        assert len(load(tree, image_size=8).train) == 6
+    assert len(warned) == 1
 
 
 def test_linked_folders_are_followed(tree: Path, tmp_path: Path) -> None:
@@ -119,6 +164,18 @@ def flat(root: Path) -> None:
         path.rename(root / "test" / path.name)
 
 
+def linked(name: str) -> Callable[[Path], None]:
+    return lambda root: (root / name).symlink_to("gone")
+
+
+def relinked(name: str) -> Callable[[Path], None]:
+    def relink(root: Path) -> None:
+        shutil.rmtree(root / name)
+        (root / name).symlink_to("gone")
+
+    return relink
+
+
 def removed(*names: str) -> Callable[[Path], None]:
     def remove(root: Path) -> None:
         for name in names:
@@ -134,6 +191,24 @@ def truncated(root: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no train": (removed("train"), r"pets has no folder train: give"),
+    "no train, no test": (removed("train", "test"), r"pets has 0 class folders"),
+    "a link to no image": (
+        linked("train/cat/99.png"),
+        r"cat/99.png in .*train is a link to gone, which is not there \(1 s",
+    ),
+    "a link to no class": (linked("train/fox"), r"fox in .*train is a link to gone, which is not there \(1 such\)"),
+    "a link to no test": (linked("test/cat/99.png"), r"cat/99.png in .*test is a link to gone, which is not there"),
+    "train is a link to nothing": (relinked("train"), r"train cannot be read \(No such file"),
+    "test is a link to nothing": (relinked("test"), r"test cannot be read \(No such file"),
+    "a link back": (
+        lambda root: (root / "train" / "cat" / "all").symlink_to(root / "train"),
+        r"all cannot be read \(it is ",
+    ),
+    "a link to itself": (
+        lambda root: (root / "train" / "cat" / "x").symlink_to("x"),
+        r"x cannot be read|x in .* is a link",
+    ),
+    "a pipe": (lambda root: os.mkfifo(root / "train" / "cat" / "9.png"), r"cat/9.png in .*train is a pipe, not a file"),
     "no test": (removed("test"), r"pets has no folder test, and no val: give"),
     "one class": (removed("train/cat", "train/eel"), r"train has 1 class folders: at least 2 are needed"),
     "no classes": (removed("train/cat", "train/eel", "train/Dog"), r"train has 0 class folders"),

@@ -17,7 +17,7 @@ from rankdistill.data import DATASETS, DataError
 load = DATASETS["tiny_imagenet"]
 
 WNIDS = ["n03", "n01", "n02"]  # as in the official file, not sorted
-REAL_ZIP = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "tiny-imagenet-200.zip"
+REAL_ZIP = Path(__file__).resolve().parents[3] / ".." / "shared" / "data" / "tiny-imagenet-200.zip"
 
 
 def write_image(path: Path, value: int, mode: str = "RGB", side: int = 64) -> None:
@@ -129,13 +129,39 @@ def test_words_are_optional(tree: Path) -> None:
     assert load(tree).class_names == ("n01", "n02", "n03")
 
 
-def rearranged(tree: Path) -> None:
-    """Validation images in a folder per class, as often done; and no annotations."""
-    for line in (tree / "val" / "val_annotations.txt").read_text().splitlines():
+def into_folders(tree: Path, inner: str, annotated: bool) -> None:
+    """Sort the validation images into a folder per class, as many people's scripts do."""
+    annotations = tree / "val" / "val_annotations.txt"
+    for line in annotations.read_text().splitlines():
         file, wnid = line.split("\t")[:2]
-        (tree / "val" / wnid).mkdir(exist_ok=True)
-        shutil.move(tree / "val" / "images" / file, tree / "val" / wnid / file)
-    (tree / "val" / "val_annotations.txt").unlink()
+        (tree / "val" / wnid / inner).mkdir(parents=True, exist_ok=True)
+        shutil.move(tree / "val" / "images" / file, tree / "val" / wnid / inner / file)
+    (tree / "val" / "images").rmdir()
+    if not annotated:
+        annotations.unlink()
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+@pytest.mark.parametrize("inner", ["", "images"])
+def test_validation_images_in_folders_of_classes_are_read(tree: Path, inner: str, annotated: bool) -> None:
+    before = load(tree)
+    into_folders(tree, inner, annotated)
+    data = load(tree)
+    assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    order = before.test.labels.argsort(stable=True)
+    assert torch.equal(data.test.images, before.test.images[order])
+    assert torch.equal(data.train.images, before.train.images)
+    (tree / "val" / "n01").rename(tree / "val" / "n07")
+    with pytest.raises(DataError, match=r"val in .* has the class 'n07', which wnids.txt lacks"):
+        load(tree)
+
+
+def test_training_images_without_the_inner_folder(tree: Path) -> None:
+    before = load(tree)
+    for folder in sorted((tree / "train").glob("*/images")):
+        for file in sorted(folder.iterdir()):
+            file.rename(folder.parent / file.name)
+    assert torch.equal(load(tree).train.images, before.train.images)
 
 
 def truncated(path: Path) -> None:
@@ -144,13 +170,26 @@ def truncated(path: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no wnids": (lambda tree: (tree / "wnids.txt").unlink(), r"tiny-imagenet-200.* has no wnids.txt"),
-    "one class": (lambda tree: (tree / "wnids.txt").write_text("n01\n"), r"wnids.txt in .* lists 1 class"),
+    "one class": (lambda tree: (tree / "wnids.txt").write_text("n01\n"), r"wnids.txt in .* lists 1 of 1 classes"),
     "class missing": (lambda tree: shutil.rmtree(tree / "train" / "n02"), r"train has no images of n02 \(1 such"),
     "class too many": (
         lambda tree: write_image(tree / "train" / "n09" / "images" / "n09_0.JPEG", 50),
         r"lists 3 classes in wnids.txt, but train has images of n09",
     ),
-    "no annotations": (rearranged, r"has no val/val_annotations.txt"),
+    "no annotations": (
+        lambda tree: (tree / "val" / "val_annotations.txt").unlink(),
+        r"has no val/val_annotations.txt",
+    ),
+    "classes twice": (
+        lambda tree: (tree / "wnids.txt").write_text("n01\nn02\nn03\nn02\n"),
+        r"wnids.txt in .* lists 3 of 4 classes",
+    ),
+    "annotated twice": (
+        lambda tree: (tree / "val" / "val_annotations.txt").write_text(
+            (tree / "val" / "val_annotations.txt").read_text() + "val_0.JPEG\tn01\t0\t0\t62\t62\n"
+        ),
+        r"line 7 of val/val_annotations.txt in .* gives val_0.JPEG another class",
+    ),
     "image missing": (
         lambda tree: (tree / "val" / "images" / "val_3.JPEG").unlink(),
         r"only one of .* has val/images/val_3.JPEG",

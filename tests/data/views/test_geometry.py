@@ -115,6 +115,8 @@ def test_the_geometry_turns_then_crops_then_mirrors() -> None:
     ("options", "message"),
     [
         ({"padding": -1}, "padding is -1"),
+        ({"padding": 10**20}, "padding is 1" + "0" * 20),
+        ({"rotation": float("nan")}, "rotation is nan"),
         ({"rotation": 91.0}, "rotation is 91.0"),
         ({"random_resized_crop": 0}, "random_resized_crop is 0"),
         ({"random_resized_crop": 8, "padding": 4}, "padding is 4 beside random_resized_crop"),

@@ -27,12 +27,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ..dataset import Split
-from .files import Files
-from .images import Decode, decoded_chunks, pillow
+from ..dataset import Split, check_memory
+from .files import Files, read_regular
+from .images import Decode, decoded_chunks, pillow, tell_unread
 
 _FORMAT = 1  # of what is kept, and of how data sets decode: a new number has everything decoded anew
 _DAY = 24 * 60 * 60
+_MANIFEST_BYTES = 2**16
 
 Listed = Sequence[tuple[str, int]]
 """(name of a file, label) of each image of a part."""
@@ -71,6 +72,8 @@ def read_parts(
         DataError: an image is missing or broken, or Pillow is not installed.
     """
     splits = []
+    for files in dict.fromkeys(files for files, _ in parts.values()):
+        tell_unread(files)
     for part in ("train", "test"):
         files, listed = parts[part]
         names = [name for name, label in listed if label < num_classes]
@@ -96,6 +99,7 @@ def _pixels(
                 f"decoded images cannot be kept in {cache} ({error}): choose another folder for the cache, or none",
                 stacklevel=2,
             )
+    check_memory(math.prod(shape), size)
     images = np.empty(shape, dtype=np.uint8)
     start = 0
     for chunk in decoded_chunks(files, names, decode, size):
@@ -123,11 +127,11 @@ def _source(files: Files, names: Sequence[str]) -> str:
 def _kept(path: Path, expected: dict[str, Any]) -> UInt8[Tensor, "images size size 3"] | None:
     """Return the pixels if they are those expected and whole, else None."""
     try:
-        manifest = json.loads(path.with_suffix(".json").read_bytes())
+        manifest = json.loads(read_regular(path.with_suffix(".json"), _MANIFEST_BYTES))
         if not isinstance(manifest, dict) or {name: manifest.get(name) for name in expected} != expected:
             return None
         pixels = _mapped(path, expected["shape"])
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return pixels if manifest.get("crc32") == zlib.crc32(pixels.numpy().data) else None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from ..dataset import DataError, DataSet, Request, Split
+from ..dataset import DataError, DataSet, Request, Split, check_memory
 from ..subsets import hold_out
 
 NUM_TEST = 500
@@ -38,6 +38,7 @@ def load(request: Request) -> DataSet:
     except ImportError as error:
         raise DataError("digits need scikit-learn: pip install rankdistill[train]") from error
     bundled = load_digits()
+    check_memory(len(bundled.target) * size * size * 11, size)  # a float64 and three bytes a pixel
     levels = torch.from_numpy(bundled.images)[:, None]  # [N, 1, 8, 8] float64 of 0 .. 16
     # Sums of 64ths of small integers are exact in float64, so the rounded pixels are the same everywhere.
     grey = F.interpolate(levels, size=(size, size), mode="bilinear") * (255 / 16)

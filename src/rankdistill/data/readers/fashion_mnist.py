@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..dataset import DataError, DataSet, Request, Split
+from ..dataset import DataError, DataSet, Request, Split, check_memory
 
 CLASS_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -91,6 +91,7 @@ def _download(root: Path) -> None:
 def _split(paths: dict[str, Path], part: str, size: int) -> Split:
     grey = _items(f"{part}-images-idx3-ubyte", paths).view(-1, _SIDE, _SIDE)
     labels = _items(f"{part}-labels-idx1-ubyte", paths).view(-1)
+    check_memory(len(grey) * size * size * 3, size)
     before = (size - _SIDE) // 2
     after = size - _SIDE - before
     pixels = F.pad(grey, (before, after, before, after))[..., None].expand(-1, -1, -1, 3).contiguous()

@@ -8,7 +8,7 @@ the order of wnids.txt. About 1.7 % of the images are grey JPEGs; they become RG
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,8 +65,8 @@ def load(request: Request) -> DataSet:
         raise DataError(f"{wrong}: give the zip from {URL}, or the folder that it holds")
     with _opened(place) as files:
         wnids = sorted(files.text("wnids.txt").split())
-        if len(wnids) < 2:
-            raise DataError(f"wnids.txt in {files.where} lists {len(wnids)} class: at least 2 are needed")
+        if len(wnids) < 2 or len(set(wnids)) < len(wnids):
+            raise DataError(f"wnids.txt in {files.where} lists {len(set(wnids))} of {len(wnids)} classes: {_REMEDY}")
         parts = {"train": (files, _train_files(files, wnids)), "test": (files, _test_files(files, wnids))}
         names = request.classes("tiny_imagenet", wnids)
         train, test = read_parts(
@@ -96,11 +96,7 @@ def _opened(place: Path) -> Iterator[Files]:
 
 def _train_files(files: Files, wnids: Sequence[str]) -> list[tuple[str, int]]:
     """Return (name, label) of the training images, by label and then by name, as torchvision's ImageFolder."""
-    by_class: dict[str, list[str]] = {wnid: [] for wnid in wnids}
-    for name in files.marks:
-        match name.split("/"):
-            case ["train", wnid, "images", file] if is_image(file):
-                by_class.setdefault(wnid, []).append(name)
+    by_class = _by_folder(files, "train", wnids)
     wrong = [f"images of {wnid}" for wnid in sorted(by_class.keys() - set(wnids))]
     wrong += [f"no images of {wnid}" for wnid in wnids if not by_class[wnid]]
     if wrong:
@@ -108,11 +104,34 @@ def _train_files(files: Files, wnids: Sequence[str]) -> list[tuple[str, int]]:
             f"{files.where} lists {len(wnids)} classes in wnids.txt, but train has {wrong[0]} "
             f"({len(wrong)} such classes): {_REMEDY}"
         )
+    return _labelled(by_class, wnids)
+
+
+def _by_folder(files: Files, part: str, wnids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the images in part/<wnid>/images/ and part/<wnid>/ by WordNet id."""
+    by_class: dict[str, list[str]] = {wnid: [] for wnid in wnids}
+    for name in files.marks:
+        match name.split("/"):
+            case [folder, wnid, "images", file] | [folder, wnid, file] if folder == part and is_image(file):
+                by_class.setdefault(wnid, []).append(name)
+    return by_class
+
+
+def _labelled(by_class: Mapping[str, Sequence[str]], wnids: Sequence[str]) -> list[tuple[str, int]]:
     return [(name, label) for label, wnid in enumerate(wnids) for name in sorted(by_class[wnid])]
 
 
 def _test_files(files: Files, wnids: Sequence[str]) -> list[tuple[str, int]]:
-    """Return (name, label) of the validation images in the order of val_annotations.txt."""
+    """Return (name, label) of the validation images: in the order of val_annotations.txt, or by label if sorted.
+
+    Many people's scripts sort these images into val/<wnid>/, with or without a folder images in it, as training has it.
+    """
+    by_class = _by_folder(files, "val", wnids)
+    together = by_class.pop("images", [])
+    if not together and any(by_class.values()):
+        if unknown := sorted(by_class.keys() - set(wnids)):
+            raise DataError(f"val in {files.where} has the class {unknown[0]!r}, which wnids.txt lacks: {_REMEDY}")
+        return _labelled(by_class, wnids)
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     listed: dict[str, int] = {}
     for number, line in enumerate(files.text(_ANNOTATIONS).splitlines(), start=1):
@@ -123,8 +142,9 @@ def _test_files(files: Files, wnids: Sequence[str]) -> list[tuple[str, int]]:
                 f"line {number} of {_ANNOTATIONS} in {files.where} has the class {wnid!r}, which wnids.txt lacks: "
                 f"{_REMEDY}"
             )
-        listed[f"val/images/{file}"] = label_of[wnid]
-    present = {name for name in files.marks if name.startswith("val/images/") and is_image(name)}
+        if listed.setdefault(f"val/images/{file}", label_of[wnid]) != label_of[wnid]:
+            raise DataError(f"line {number} of {_ANNOTATIONS} in {files.where} gives {file} another class: {_REMEDY}")
+    present = {name for name in files.marks if name.startswith("val/") and is_image(name)}
     if listed.keys() != present:
         first = min(listed.keys() ^ present)
         raise DataError(f"only one of {_ANNOTATIONS} and val/images in {files.where} has {first}: {_REMEDY}")
@@ -140,7 +160,7 @@ def _class_names(files: Files, wnids: Sequence[str]) -> tuple[str, ...]:
 
 def _decode_to(size: int) -> Decode:
     def decode(content: bytes) -> Image:
-        image = open_rgb(content, formats=["JPEG"])
+        image = open_rgb(content, formats=("JPEG",))
         if image.size != (_SIDE, _SIDE):
             raise UndecodableError(f"has {image.width} x {image.height} pixels, not {_SIDE} x {_SIDE}")
         return square(image, size)

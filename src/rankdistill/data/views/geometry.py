@@ -19,6 +19,8 @@ from .operate import move
 from .operations import fixed_point, rotation
 from .resample import NUM_TRY_WORDS, draw_boxes, resized
 
+_MAX_PADDING = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -44,8 +46,8 @@ class Geometry:
     random_resized_crop: int | None = None
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding is {self.padding}: it must be 0 (no crop) or more")
+        if not 0 <= self.padding <= _MAX_PADDING:
+            raise ValueError(f"padding is {self.padding}: give 0 (no crop) to {_MAX_PADDING} pixels")
         if not 0.0 <= self.rotation <= 90.0:
             raise ValueError(f"rotation is {self.rotation}: give degrees from 0 (none) to 90")
         if self.random_resized_crop is not None and self.random_resized_crop < 1:
