@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, cast, runtime_checkable
+from typing import Any, Literal, Protocol, Self, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ Losses = dict[str, Tensor]
 
 
 TeacherMode = Literal["eval", "batch_stats"]
+
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +165,7 @@ class Method(nn.Module):
         """Run the networks and return the losses. Override to run them in another way."""
         if not self.reads_teacher:
             return self.losses(batch, student.run(batch), cast("Output", None))
-        if teacher is None:
-            raise ValueError(f"{type(self).__name__} reads a teacher, but this run has none: give it one")
-        return self.losses(batch, student.run(batch), teacher.run(batch))
+        return self.losses(batch, student.run(batch), given(teacher, type(self).__name__).run(batch))
 
     def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Look at the teacher and some training batches; return what the user should know, a sentence each.
@@ -190,6 +190,17 @@ class Method(nn.Module):
     def deploy(self, student: nn.Module) -> nn.Module:
         """Return what is evaluated, saved and exported. Called after every epoch: the student must stay as it is."""
         return student
+
+
+def given(teacher: Given | None, method: str) -> Given:
+    """Return the teacher.
+
+    Raises:
+        ValueError: there is none, and the method of that name reads one.
+    """
+    if teacher is None:
+        raise ValueError(f"{method} reads a teacher, but this run has none: give it one")
+    return teacher
 
 
 @contextmanager

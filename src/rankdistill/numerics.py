@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -16,10 +19,30 @@ def full_precision(tensor: Tensor) -> torch.autocast:
     return torch.autocast(tensor.device.type, enabled=False)
 
 
-def check_temperature(temperature: float) -> None:
-    """Raise ValueError unless the temperature is positive and finite."""
-    if not 0.0 < temperature < float("inf"):
-        raise ValueError(f"temperature is {temperature}: it must be positive and finite")
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless the value is positive and finite."""
+    if not 0.0 < value < math.inf:
+        raise ValueError(f"{name} is {value}: it must be positive and finite")
+
+
+def check_not_negative(name: str, value: float) -> None:
+    """Raise ValueError unless the value is finite and at least 0."""
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"{name} is {value}: it must be finite and not negative")
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise ValueError unless the value is finite and from `low` to `high`, both included."""
+    if not (low <= value <= high and value < math.inf):
+        limits = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        raise ValueError(f"{name} is {value}: it must be {limits}")
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ValueError unless the value is one of the choices."""
+    known = [f'"{choice}"' for choice in choices]
+    if f'"{value}"' not in known:
+        raise ValueError(f"{name} is {value!r}: it must be {', '.join(known[:-1])} or {known[-1]}")
 
 
 def paired_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rankdistill.methods.features import paired_features, pool_to_match, unit_length
+from rankdistill.methods._features import paired_features, pool_to_match, unit_length
 
 
 def test_maps_are_averaged_down_in_each_direction() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from rankdistill import Output, Pair, StageMap, stage_pairs
-from rankdistill.methods.stages import deepest_pair, deepest_roles, pooled_widths
+from rankdistill.methods._stages import deepest_pair, deepest_roles, pooled_widths
 
 Shapes = dict[str, tuple[int, ...]]
 TOKENS: Shapes = {f"stage{n}": (17, 192) for n in range(1, 13)}

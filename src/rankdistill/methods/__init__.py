@@ -4,7 +4,8 @@ What is imported here `as` itself is public: `rankdistill.NAME` is the same.
 """
 
 from ..contract import Method
-from ._heads import Deployed
+from ._stages import StageMap as StageMap, StagePair as StagePair, stage_pairs as stage_pairs
+from ._surgery import Deployed
 from .at import AT as AT, at_loss as at_loss
 from .cald import (
     CALD as CALD,
@@ -56,7 +57,6 @@ from .rkd import RKD as RKD, rkd_angle_loss as rkd_angle_loss, rkd_distance_loss
 from .rkkd import RKKD as RKKD, rkkd_loss as rkkd_loss
 from .simkd import Reusing, SimKD as SimKD, projected_feature_loss as projected_feature_loss
 from .sp import SP as SP, sp_loss as sp_loss
-from .stages import StageMap as StageMap, StagePair as StagePair, stage_pairs as stage_pairs
 from .ttm import TTM as TTM, WTTM as WTTM, ttm_loss as ttm_loss, wttm_loss as wttm_loss
 from .vid import VID as VID, vid_loss as vid_loss
 

@@ -21,9 +21,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output, Pair
-from ..numerics import at_least_float32, full_precision
-from .features import paired_features, pool_to_match, unit_length
-from .stages import StagePair, stage_pairs
+from ..numerics import at_least_float32, check_range, full_precision
+from ._features import paired_features, pool_to_match, unit_length
+from ._stages import StagePair, stage_pairs
 
 
 def attention_map(feature: Float[Tensor, "batch _ height width"], *, power: float = 2.0) -> Float[Tensor, "batch _"]:
@@ -33,7 +33,7 @@ def attention_map(feature: Float[Tensor, "batch _ height width"], *, power: floa
         feature: [B, C, H, W]. Half precision is computed in float32.
         power: p, at least 1 and finite.
     """
-    check_power(power)
+    check_range("power", power, 1.0)
     with full_precision(feature):
         return unit_length(at_least_float32(feature).abs().pow(power).mean(1).flatten(1), 1)
 
@@ -59,12 +59,6 @@ def at_loss(
         return (attention_map(student, power=power) - attention_map(teacher, power=power)).square().mean(1)
 
 
-def check_power(power: float) -> None:
-    """Raise ValueError unless the power is finite and at least 1."""
-    if not 1.0 <= power < float("inf"):
-        raise ValueError(f"power is {power}: it must be finite and at least 1")
-
-
 class AT(Method):
     """Attention transfer at every stage, summed over stages, mean over the batch. No state.
 
@@ -75,7 +69,7 @@ class AT(Method):
 
     def __init__(self, stages: Sequence[StagePair], *, power: float = 2.0) -> None:
         super().__init__()
-        check_power(power)
+        check_range("power", power, 1.0)
         self.stages = tuple(stages)
         self.power = power
         self.student_needs = tuple(stage.student.role for stage in stages)

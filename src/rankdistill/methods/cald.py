@@ -22,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
-from ..numerics import full_precision, paired_logits
+from ..numerics import check_choice, full_precision, paired_logits
 
 Mode = Literal["both", "temperature", "weight"]
 
@@ -104,8 +104,7 @@ class CALD(Method):
         max_temperature: float = 8.0,
     ) -> None:
         super().__init__()
-        if mode not in get_args(Mode):
-            raise ValueError(f'mode is {mode!r}: it must be "both", "temperature" or "weight"')
+        check_choice("mode", mode, get_args(Mode))
         if not 0.0 <= min_temperature < temperature < max_temperature < float("inf"):
             raise ValueError(
                 f"min_temperature is {min_temperature}, temperature {temperature}, max_temperature {max_temperature}: "

@@ -20,17 +20,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
-from ..numerics import at_least_float32, full_precision
+from ..numerics import at_least_float32, check_choice, check_range, full_precision
 from ..taps import roles
-from ._heads import averaged_classifier, check_averaged_classifier, classifier_of, plain_classifier, replaced
+from ._features import unit_length
+from ._surgery import averaged_classifier, check_averaged_classifier, classifier_of, plain_classifier, replaced
 
 HeadInit = Literal["kaiming", "default"]
 
@@ -78,21 +78,15 @@ def cam_transfer_loss(
             f"the student's maps have shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: "
             "maps of the same samples and classes are needed"
         )
-    check_resolution(resolution)
+    check_range("resolution", resolution, 1)
     with full_precision(student):
         student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
         if binarize:
             teacher = (teacher > teacher.abs().mean(dim=(2, 3), keepdim=True)).to(teacher)
         maps = [F.adaptive_avg_pool2d(x, resolution).flatten(2) for x in (student, teacher)]  # [B, K, r r]
         if normalize:
-            maps = [_unit_length(x) for x in maps]
+            maps = [unit_length(x, -1) for x in maps]
         return (maps[0] - maps[1]).square().mean(dim=(1, 2))
-
-
-def check_resolution(resolution: int) -> None:
-    """Raise ValueError unless the resolution is positive."""
-    if resolution < 1:
-        raise ValueError(f"resolution is {resolution}: class activation maps are compared on at least 1 x 1 positions")
 
 
 class ShownClassifier(nn.Linear):
@@ -154,9 +148,8 @@ class CATKD(Method):
         head_init: HeadInit = "kaiming",
     ) -> None:
         super().__init__()
-        check_resolution(resolution)
-        if head_init not in ("kaiming", "default"):
-            raise ValueError(f'head_init is {head_init!r}: it must be "kaiming" or "default"')
+        check_range("resolution", resolution, 1)
+        check_choice("head_init", head_init, get_args(HeadInit))
         self.register_buffer("teacher_classifier", teacher_classifier.detach().clone())
         self.resolution = resolution
         self.normalize = normalize
@@ -204,9 +197,3 @@ class CATKD(Method):
                 deployed.set_submodule(name, layer.plain())
         cast("Any", deployed).roles = {role: tap for role, tap in roles(student).items() if role != "classifier"}
         return deployed
-
-
-def _unit_length(maps: Tensor) -> Tensor:
-    """Return vectors along the last dimension over their norms; a vector of zeros stays so and passes no gradient."""
-    norm = torch.linalg.vector_norm(maps, dim=-1, keepdim=True)
-    return torch.where(norm == 0.0, 0.0, maps / norm.clamp_min(1e-12))

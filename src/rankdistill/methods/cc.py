@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
-from ..numerics import at_least_float32, full_precision
-from .stages import pooled_widths
+from ..numerics import at_least_float32, check_range, full_precision
+from ._stages import pooled_widths
 
 
 def cc_loss(student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"]) -> Float[Tensor, ""]:
@@ -59,8 +59,7 @@ class CC(Method):
 
     def __init__(self, student_width: int, teacher_width: int, *, dim: int = 128) -> None:
         super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim is {dim}: the embeddings must have at least 1 dimension")
+        check_range("dim", dim, 1)
         self.embed_student = nn.Linear(student_width, dim)
         self.embed_teacher = nn.Linear(teacher_width, dim)
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
-from ..numerics import at_least_float32, check_temperature, full_precision
+from ..numerics import at_least_float32, check_positive, check_range, full_precision
 
 _EPSILON = 1e-7  # e, of the authors' code
 
@@ -63,7 +63,7 @@ def crd_loss(
     Raises:
         ValueError: there are no negatives, or the temperature is not positive.
     """
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     if contrast.shape[1] < 2:
         raise ValueError(f"contrast has shape {tuple(contrast.shape)}: a positive and at least one negative are needed")
     with full_precision(student):
@@ -187,11 +187,10 @@ class CRD(Method):
         momentum: float = 0.5,
     ) -> None:
         super().__init__()
-        check_temperature(temperature)
-        if dim < 1 or num_negatives < 1:
-            raise ValueError(f"dim is {dim}, num_negatives {num_negatives}: both must be at least 1")
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(f"momentum is {momentum}: it must be from 0 to 1")
+        check_positive("temperature", temperature)
+        check_range("dim", dim, 1)
+        check_range("num_negatives", num_negatives, 1)
+        check_range("momentum", momentum, 0.0, 1.0)
         largest = int(labels.bincount().max()) if len(labels) else 0
         if largest == len(labels):
             raise ValueError(f"all {len(labels)} training samples are of one class: CRD needs samples of two or more")

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_temperature, full_precision, paired_logits
+from ..numerics import check_choice, check_not_negative, check_positive, check_range, full_precision, paired_logits
 from .kd import kd_loss
 
 MaskSource = Literal["official", "label_view"]
@@ -67,7 +67,7 @@ def crld_loss(
     Raises:
         ValueError: shapes differ, or an option is out of range.
     """
-    check_options(temperature, weak_threshold, strong_threshold, mask_source)
+    _check(temperature, weak_threshold, strong_threshold, mask_source)
     weak = paired_logits(student, teacher)
     strong = paired_logits(student_strong, teacher_strong)
 
@@ -90,14 +90,11 @@ def crld_loss(
         return CRLDTerms(of_weak + of_strong, to_weak + to_strong)
 
 
-def check_options(temperature: float, weak_threshold: float, strong_threshold: float, mask_source: MaskSource) -> None:
-    """Raise ValueError unless the temperature is positive, thresholds are probabilities, and the mask source known."""
-    check_temperature(temperature)
-    for name, value in (("weak_threshold", weak_threshold), ("strong_threshold", strong_threshold)):
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name} is {value}: it must be a probability, 0 to 1")
-    if mask_source not in get_args(MaskSource):
-        raise ValueError(f'mask_source is {mask_source!r}: it must be "official" or "label_view"')
+def _check(temperature: float, weak_threshold: float, strong_threshold: float, mask_source: MaskSource) -> None:
+    check_positive("temperature", temperature)
+    check_range("weak_threshold", weak_threshold, 0.0, 1.0)
+    check_range("strong_threshold", strong_threshold, 0.0, 1.0)
+    check_choice("mask_source", mask_source, get_args(MaskSource))
 
 
 class CRLD(Method):
@@ -125,10 +122,9 @@ class CRLD(Method):
         mask_source: MaskSource = "official",
     ) -> None:
         super().__init__()
-        check_options(temperature, weak_threshold, strong_threshold, mask_source)
-        for name, value in (("within_weight", within_weight), ("cross_weight", cross_weight)):
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}: it must be finite and not negative")
+        _check(temperature, weak_threshold, strong_threshold, mask_source)
+        check_not_negative("within_weight", within_weight)
+        check_not_negative("cross_weight", cross_weight)
         self.temperature = temperature
         self.within_weight, self.cross_weight = within_weight, cross_weight
         self.weak_threshold, self.strong_threshold = weak_threshold, strong_threshold

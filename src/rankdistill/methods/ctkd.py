@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
-from ..numerics import at_least_float32, full_precision, paired_logits
+from ..numerics import at_least_float32, check_positive, check_range, full_precision, paired_logits
 
 
 def ctkd_loss(
@@ -109,11 +109,9 @@ class CTKD(Method):
         reversal_epochs: int = 10,
     ) -> None:
         super().__init__()
-        for name, value in (("lowest", lowest), ("span", span)):
-            if not 0.0 < value < float("inf"):
-                raise ValueError(f"{name} is {value}: it must be positive and finite")
-        if reversal_epochs < 1:
-            raise ValueError(f"reversal_epochs is {reversal_epochs}: it must be at least 1")
+        check_positive("lowest", lowest)
+        check_positive("span", span)
+        check_range("reversal_epochs", reversal_epochs, 1)
         if instance_wise and num_classes is None:
             raise ValueError("the instance-wise temperature reads logits, but num_classes is None: give their number")
         self.lowest = lowest

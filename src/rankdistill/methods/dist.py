@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_temperature, full_precision, paired_logits
+from ..numerics import check_not_negative, check_positive, full_precision, paired_logits
 
 _EPSILON = 1e-8  # the authors'; added to the product of the norms
 
@@ -42,7 +42,7 @@ def dist_terms(
     Raises:
         ValueError: the shapes differ, or the temperature is not positive.
     """
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
     with full_precision(student):
         student = (student / temperature).softmax(1)
@@ -86,10 +86,9 @@ class DIST(Method):
 
     def __init__(self, *, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
         super().__init__()
-        check_temperature(temperature)
-        for name, value in (("beta", beta), ("gamma", gamma)):
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}: it must be finite and not negative")
+        check_positive("temperature", temperature)
+        check_not_negative("beta", beta)
+        check_not_negative("gamma", gamma)
         self.beta = beta
         self.gamma = gamma
         self.temperature = temperature

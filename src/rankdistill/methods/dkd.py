@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_temperature, full_precision, paired_logits
+from ..numerics import check_not_negative, check_positive, full_precision, paired_logits
 
 
 def dkd_terms(
@@ -43,7 +43,7 @@ def dkd_terms(
     Raises:
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
     """
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
     if student.shape[1] < 2:
         raise ValueError(f"there are {student.shape[1]} classes: DKD compares label and rest, give it at least 2")
@@ -95,10 +95,10 @@ class DKD(Method):
 
     def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, warmup: int = 20) -> None:
         super().__init__()
-        check_temperature(temperature)
-        for name, value in (("alpha", alpha), ("beta", beta), ("warmup", warmup)):
-            if not 0.0 <= value < float("inf"):
-                raise ValueError(f"{name} is {value}: it must be finite and not negative")
+        check_positive("temperature", temperature)
+        check_not_negative("alpha", alpha)
+        check_not_negative("beta", beta)
+        check_not_negative("warmup", warmup)
         self.alpha = alpha
         self.beta = beta
         self.temperature = temperature

@@ -25,7 +25,6 @@ Differs from the authors' code:
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,11 +33,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, given
 from ..network import batch_statistics
-from ..numerics import at_least_float32, check_temperature, full_precision
+from ..numerics import at_least_float32, check_not_negative, check_positive, check_range, full_precision
 from ..taps import resume
-from ._heads import map_shape, require_staged
+from ._stages import stage_roles
+from ._surgery import map_shape, require_staged
 from .kd import kd_loss
 
 Shape = tuple[int, int, int]
@@ -177,12 +177,10 @@ class FCFD(Method):
         teacher_borders: tuple[str, ...] | None = None,
     ) -> None:
         super().__init__()
-        check_temperature(temperature)
-        for name, weight in (("feature_weight", feature_weight), ("path_weight", path_weight)):
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"{name} is {weight}: it must be finite and not negative")
-        if warmup_epochs < 1:
-            raise ValueError(f"warmup_epochs is {warmup_epochs}: it must be at least 1, which is full weight at once")
+        check_positive("temperature", temperature)
+        check_not_negative("feature_weight", feature_weight)
+        check_not_negative("path_weight", path_weight)
+        check_range("warmup_epochs", warmup_epochs, 1)
         student_roles = student_borders or default_borders(student_shapes)
         teacher_roles = teacher_borders or default_borders(teacher_shapes)
         count = min(len(student_roles), len(teacher_roles))
@@ -218,15 +216,13 @@ class FCFD(Method):
             ValueError: there is no teacher, or a network has not the borders.
             TypeError: a network cannot be entered at a border.
         """
-        if pair.teacher is None:
-            raise ValueError("FCFD reads a teacher, but this run has none: give it one")
         own, other = _maps(pair.student_shapes), _maps(pair.teacher_shapes)
-        return cls(own, other, _rectified(pair.student, own), _rectified(pair.teacher, other), **options)
+        rectified = _rectified(given(pair.teacher, "FCFD"), other)
+        return cls(own, other, _rectified(pair.student, own), rectified, **options)
 
     def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
         """Run both networks and the step's paths; return the weighted losses "features", "student" and "paths"."""
-        if teacher is None:
-            raise ValueError("FCFD reads a teacher, but this run has none: give it one")
+        teacher = given(teacher, "FCFD")
         paths = draw_paths(batch.step, len(self.to_teacher), count=self.num_paths)
         terms = self.terms(student.run(batch), teacher.run(batch), student.module, teacher.module, paths)
         weight = self.feature_weight * min(1.0, batch.epoch / self.warmup_epochs)
@@ -275,7 +271,7 @@ class FCFD(Method):
 
 def default_borders(shapes: Mapping[str, Shape]) -> tuple[str, ...]:
     """Return the roles stage1, stage2, ..., the last of them replaced by "last" where that has another shape."""
-    stages = sorted((role for role in shapes if re.fullmatch(r"stage\d+", role)), key=lambda role: int(role[5:]))
+    stages = stage_roles(shapes)
     if stages and "last" in shapes and shapes["last"] != shapes[stages[-1]]:
         stages[-1] = "last"
     return tuple(stages)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
 from ..numerics import full_precision
-from .features import bridged, paired_features
-from .stages import StagePair, stage_pairs
+from ._features import bridged, paired_features
+from ._stages import StagePair, stage_pairs
 
 
 def fitnets_loss(

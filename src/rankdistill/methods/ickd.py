@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
 from ..numerics import at_least_float32, full_precision
-from .features import bridged, paired_features, unit_length
-from .stages import StagePair, deepest_pair
+from ._features import bridged, paired_features, unit_length
+from ._stages import StagePair, deepest_pair
 
 
 def channel_correlation(feature: Float[Tensor, "batch channels _ _"]) -> Float[Tensor, "batch channels channels"]:

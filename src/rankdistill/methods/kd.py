@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_temperature, full_precision, paired_logits
+from ..numerics import check_positive, full_precision, paired_logits
 
 
 def kd_loss(
@@ -34,7 +34,7 @@ def kd_loss(
     Raises:
         ValueError: the shapes differ, or the temperature is not positive.
     """
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
     with full_precision(student):
         log_student = F.log_softmax(student / temperature, dim=1)
@@ -52,7 +52,7 @@ class KDLoss(nn.Module):
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        check_temperature(temperature)
+        check_positive("temperature", temperature)
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class KD(Method):
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()
-        check_temperature(temperature)
+        check_positive("temperature", temperature)
         self.temperature = temperature
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:

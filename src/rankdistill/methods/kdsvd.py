@@ -22,7 +22,7 @@ are not finite by 0, here a sample with NaN or infinity gives NaN.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +30,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
-from ..numerics import full_precision
-from .features import paired_features, pool_to_match
-from .stages import StagePair, stage_pairs
+from ..numerics import check_choice, check_range, full_precision
+from ._features import paired_features, pool_to_match
+from ._stages import StagePair, stage_pairs
 
 Form = Literal["channels", "columns"]
 _MORE_VECTORS = 3  # of the student than of the teacher
@@ -60,7 +60,7 @@ def kdsvd_loss(
     Raises:
         ValueError: numbers of stages, batches or widths do not fit, or an option is out of range.
     """
-    check_options(num_vectors, form)
+    _check(num_vectors, form)
     if len(student) != len(teacher) or len(student) < 2:
         raise ValueError(
             f"KDSVD has {len(student)} maps of the student and {len(teacher)} of the teacher: it relates consecutive "
@@ -82,12 +82,9 @@ def kdsvd_loss(
         return loss
 
 
-def check_options(num_vectors: int, form: Form) -> None:
-    """Raise ValueError if an option is out of range."""
-    if num_vectors < 1:
-        raise ValueError(f"num_vectors is {num_vectors}: it must be at least 1")
-    if form not in ("channels", "columns"):
-        raise ValueError(f'form is {form!r}: it must be "channels" or "columns"')
+def _check(num_vectors: int, form: Form) -> None:
+    check_range("num_vectors", num_vectors, 1)
+    check_choice("form", form, get_args(Form))
 
 
 def _matrices(student: Tensor, teacher: Tensor, form: Form) -> tuple[Tensor, Tensor]:
@@ -171,7 +168,7 @@ class KDSVD(Method):
 
     def __init__(self, stages: Sequence[StagePair], *, num_vectors: int = 1, form: Form = "channels") -> None:
         super().__init__()
-        check_options(num_vectors, form)
+        _check(num_vectors, form)
         if len(stages) < 2:
             raise ValueError(f"KDSVD has {len(stages)} stages: it relates consecutive stages, and needs at least 2")
         self.stages = tuple(stages)

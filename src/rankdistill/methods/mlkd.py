@@ -32,7 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_temperature, full_precision, paired_logits
+from ..numerics import check_choice, check_positive, full_precision, paired_logits
 from .kd import kd_loss
 
 Variant = Literal["official", "fixed"]
@@ -113,7 +113,7 @@ def mlkd_loss(
     Raises:
         ValueError: shapes differ, the temperature is not positive, or the variant is unknown.
     """
-    check_options(temperature, variant)
+    _check(temperature, variant)
     weak = paired_logits(student, teacher)
     strong = paired_logits(student_strong, teacher_strong)
     with full_precision(weak[0]):
@@ -144,11 +144,9 @@ def mask_fractions(teacher: Float[Tensor, "batch classes"]) -> tuple[Tensor, Ten
     return samples, classes
 
 
-def check_options(temperature: float, variant: Variant) -> None:
-    """Raise ValueError unless the temperature is positive and finite and the variant known."""
-    check_temperature(temperature)
-    if variant not in get_args(Variant):
-        raise ValueError(f'variant is {variant!r}: it must be "official" or "fixed"')
+def _check(temperature: float, variant: Variant) -> None:
+    check_positive("temperature", temperature)
+    check_choice("variant", variant, get_args(Variant))
 
 
 class MLKD(Method):
@@ -165,7 +163,7 @@ class MLKD(Method):
 
     def __init__(self, *, temperature: float = 4.0, variant: Variant = "official", standardize: bool = False) -> None:
         super().__init__()
-        check_options(temperature, variant)
+        _check(temperature, variant)
         self.temperature, self.variant, self.standardize = temperature, variant, standardize
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
@@ -196,7 +194,7 @@ def _standardized(logits: Tensor) -> Tensor:
 
 
 def _probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
     with full_precision(student):
         return F.softmax(student / temperature, dim=1), F.softmax(teacher / temperature, dim=1)

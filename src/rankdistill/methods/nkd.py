@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_temperature, full_precision, paired_logits
+from ..numerics import check_not_negative, check_positive, full_precision, paired_logits
 
 
 def nkd_terms(
@@ -40,7 +40,7 @@ def nkd_terms(
     Raises:
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
     """
-    check_temperature(temperature)
+    check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
     if student.shape[1] < 2:
         raise ValueError(f"there are {student.shape[1]} classes: NKD needs some beside the label, give it at least 2")
@@ -83,9 +83,8 @@ class NKD(Method):
 
     def __init__(self, *, gamma: float = 1.5, temperature: float = 1.0) -> None:
         super().__init__()
-        check_temperature(temperature)
-        if not 0.0 <= gamma < float("inf"):
-            raise ValueError(f"gamma is {gamma}: it must be finite and not negative")
+        check_positive("temperature", temperature)
+        check_not_negative("gamma", gamma)
         self.gamma = gamma
         self.temperature = temperature
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +28,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
-from ..numerics import at_least_float32, full_precision
+from ..numerics import at_least_float32, check_choice, check_range, full_precision
 from ..taps import Segment, Staged, resume
-from ._heads import (
+from ._surgery import (
     Composite,
     borders_of,
     classifier_of,
@@ -93,8 +93,7 @@ def feature_factor(epoch: int, schedule: Schedule = "cifar") -> float:
     Raises:
         ValueError: there is no such schedule.
     """
-    if schedule not in _PHASES:
-        raise ValueError(f"schedule is {schedule!r}: it must be one of {', '.join(_PHASES)}")
+    check_choice("schedule", schedule, _PHASES)
     return next((factor for end, factor in _PHASES[schedule] if epoch <= end), 0.1)
 
 
@@ -199,10 +198,8 @@ class NORM(Method):
         conv_init: ConvInit = "kaiming",
     ) -> None:
         super().__init__()
-        if copies < 1:
-            raise ValueError(f"copies is {copies}: NORM matches at least 1")
-        if conv_init not in ("kaiming", "default"):
-            raise ValueError(f'conv_init is {conv_init!r}: it must be "kaiming" or "default"')
+        check_range("copies", copies, 1)
+        check_choice("conv_init", conv_init, get_args(ConvInit))
         feature_factor(1, schedule)
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import at_least_float32, check_temperature, full_precision
+from ..numerics import at_least_float32, check_positive, full_precision
 from .kd import kd_loss
 
 
@@ -32,15 +32,9 @@ def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 
     Raises:
         ValueError: the scale is not positive and finite.
     """
-    check_scale(scale)
+    check_positive("scale", scale)
     with full_precision(logits):
         return scale * F.layer_norm(at_least_float32(logits), logits.shape[1:], eps=1e-7)
-
-
-def check_scale(scale: float) -> None:
-    """Raise ValueError unless the scale is positive and finite."""
-    if not 0.0 < scale < float("inf"):
-        raise ValueError(f"scale is {scale}: normalised logits need a positive and finite one")
 
 
 class NormalizedCE(Method):
@@ -56,7 +50,7 @@ class NormalizedCE(Method):
 
     def __init__(self, *, scale: float = 2.5) -> None:
         super().__init__()
-        check_scale(scale)
+        check_positive("scale", scale)
         self.scale = scale
 
     def losses(self, batch: Batch, student: Output, teacher: Output | None = None) -> Losses:
@@ -79,8 +73,8 @@ class NormalizedKD(Method):
 
     def __init__(self, *, temperature: float = 4.0, scale: float = 2.5) -> None:
         super().__init__()
-        check_temperature(temperature)
-        check_scale(scale)
+        check_positive("temperature", temperature)
+        check_positive("scale", scale)
         self.temperature = temperature
         self.scale = scale
 

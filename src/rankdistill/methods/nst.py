@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output, Pair
 from ..numerics import full_precision
-from .features import paired_features, pool_to_match, unit_length
-from .stages import StagePair, stage_pairs
+from ._features import paired_features, pool_to_match, unit_length
+from ._stages import StagePair, stage_pairs
 
 
 def nst_loss(student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "batch _ _ _"]) -> Float[Tensor, " batch"]:

@@ -33,7 +33,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, full_precision
 from ..taps import roles
-from .features import bridged
+from ._features import bridged
+from ._stages import stage_roles
 
 _SHORTCUTS = ("downsample", "shortcut")
 
@@ -171,8 +172,8 @@ def _margin(norm: _BatchNorm) -> Tensor:
 
 def _numbers(shapes: Mapping[str, tuple[int, ...]]) -> list[int]:
     """Return the numbers N of the maps [C, H, W] called stageN or preN, ascending."""
-    found = {re.fullmatch(r"(?:stage|pre)(\d+)", role) for role, shape in shapes.items() if len(shape) == 3}
-    return sorted({int(match[1]) for match in found if match})
+    found = stage_roles((role for role, shape in shapes.items() if len(shape) == 3), "stage|pre")
+    return sorted({int(re.sub(r"\D", "", role)) for role in found})
 
 
 def _norm_before(teacher: nn.Module, role: str, channels: int) -> _BatchNorm:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
 from ..numerics import full_precision
-from .features import paired_features
+from ._features import paired_features
 
 _EPS = 1e-7
 

@@ -24,7 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Runs
-from ..numerics import at_least_float32, paired_logits
+from ..numerics import at_least_float32, check_choice, paired_logits
 from ..softrank import Regularization, rank_regime, separating_epsilon
 from ..softrank.functions import centred_soft_rank, squared_rank_distance
 
@@ -75,10 +75,8 @@ def rank_alignment_loss(
 
 def check_options(distance: Distance, units: Units) -> None:
     """Raise ValueError if the distance or the units are unknown."""
-    if distance not in ("l2", "l1", "spearman"):
-        raise ValueError(f'distance is {distance!r}: it must be "l2", "l1" or "spearman"')
-    if units not in ("rank", "logit"):
-        raise ValueError(f'units is {units!r}: it must be "rank" or "logit"')
+    check_choice("distance", distance, get_args(Distance))
+    check_choice("units", units, get_args(Units))
 
 
 def _unit_length(centred: Tensor) -> Tensor:

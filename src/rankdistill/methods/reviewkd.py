@@ -19,7 +19,6 @@ Differs from the authors' code:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -30,7 +29,8 @@ from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, full_precision
-from .features import bridged
+from ._features import bridged
+from ._stages import stage_roles
 
 
 def hierarchical_context_loss(
@@ -192,12 +192,11 @@ def _as_map(feature: Tensor) -> Tensor:
 
 def _levels(shapes: Mapping[str, tuple[int, ...]], whose: str) -> list[str]:
     """Return the roles of a network's maps [C, H, W], from the shallowest, and then "pooled"."""
-    found = {re.fullmatch(r"stage(\d+)", role) for role, shape in shapes.items() if len(shape) == 3}
-    numbers = sorted(int(match[1]) for match in found if match)
-    if not numbers or "pooled" not in shapes:
+    stages = stage_roles(role for role, shape in shapes.items() if len(shape) == 3)
+    if not stages or "pooled" not in shapes:
         have = ", ".join(shapes) or "none"
         raise ValueError(f"the {whose}'s roles are {have}: ReviewKD needs stage1, stage2, ... and pooled; tap them")
-    return [*(f"stage{number}" for number in numbers), "pooled"]
+    return [*stages, "pooled"]
 
 
 def _before_activation(role: str, shapes: Mapping[str, tuple[int, ...]]) -> str:

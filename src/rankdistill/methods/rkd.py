@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import full_precision
-from .features import paired_features, unit_length
+from ..numerics import check_not_negative, full_precision
+from ._features import paired_features, unit_length
 
 
 def rkd_distance_loss(
@@ -99,9 +99,8 @@ class RKD(Method):
 
     def __init__(self, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
         super().__init__()
-        for name, weight in (("distance_weight", distance_weight), ("angle_weight", angle_weight)):
-            if not 0.0 <= weight < float("inf"):
-                raise ValueError(f"{name} is {weight}: it must be finite and not negative")
+        check_not_negative("distance_weight", distance_weight)
+        check_not_negative("angle_weight", angle_weight)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import full_precision, paired_logits
+from ..numerics import check_positive, full_precision, paired_logits
 
 _CHUNK = 2**20
 
@@ -44,7 +44,7 @@ def rkkd_loss(
     Raises:
         ValueError: the shapes differ, there is one class, or the steepness is not positive.
     """
-    check_steepness(steepness)
+    check_positive("steepness", steepness)
     student, teacher = paired_logits(student, teacher)
     if student.shape[1] < 2:
         raise ValueError(f"there are {student.shape[1]} classes: RKKD compares pairs of them, give it at least 2")
@@ -97,12 +97,6 @@ def _signs(logits: Tensor, first: slice, steepness: float) -> Tensor:
     return (logits[:, first].unsqueeze(2) - logits.unsqueeze(1)).mul_(steepness).tanh_()
 
 
-def check_steepness(steepness: float) -> None:
-    """Raise ValueError unless the steepness is positive and finite."""
-    if not 0.0 < steepness < float("inf"):
-        raise ValueError(f"steepness is {steepness}: it must be positive and finite")
-
-
 class RKKD(Method):
     """The reconstructed Kendall ranking loss, mean over the batch. No state.
 
@@ -112,7 +106,7 @@ class RKKD(Method):
 
     def __init__(self, *, steepness: float = 100.0) -> None:
         super().__init__()
-        check_steepness(steepness)
+        check_positive("steepness", steepness)
         self.steepness = steepness
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:

@@ -26,9 +26,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
-from ..numerics import at_least_float32, full_precision
+from ..numerics import at_least_float32, check_range, full_precision
 from ..taps import Segment, Staged
-from ._heads import (
+from ._surgery import (
     Composite,
     averaged_classifier,
     borders_of,
@@ -172,8 +172,7 @@ class SimKD(Method):
         factor: int = 2,
     ) -> None:
         super().__init__()
-        if not 1 <= factor <= teacher_shape[0]:
-            raise ValueError(f"factor is {factor}: it must be from 1 to the teacher's {teacher_shape[0]} channels")
+        check_range("factor", factor, 1, teacher_shape[0])  # it divides the teacher's channels
         self.student_stage = student_stage
         self.student_shape = student_shape
         self.teacher_shape = teacher_shape

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output, Pair
 from ..numerics import at_least_float32, full_precision
-from .features import paired_features, unit_length
-from .stages import deepest_roles
+from ._features import paired_features, unit_length
+from ._stages import deepest_roles
 
 
 def similarity(features: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch batch"]:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import full_precision, paired_logits
+from ..numerics import check_positive, full_precision, paired_logits
 
 
 def ttm_loss(
@@ -38,7 +38,7 @@ def ttm_loss(
     Raises:
         ValueError: the shapes differ, or the exponent is not positive.
     """
-    check_exponent(exponent)
+    check_positive("exponent", exponent)
     student, teacher = paired_logits(student, teacher)
     with full_precision(student):
         log_student = F.log_softmax(student, dim=1)
@@ -68,12 +68,6 @@ def transformed_mass(logits: Float[Tensor, "batch classes"], *, exponent: float)
         return ((exponent * logits).logsumexp(1) - exponent * logits.logsumexp(1)).exp()
 
 
-def check_exponent(exponent: float) -> None:
-    """Raise ValueError unless the exponent is positive and finite."""
-    if not 0.0 < exponent < float("inf"):
-        raise ValueError(f"exponent is {exponent}: it must be positive and finite")
-
-
 class TTM(Method):
     """Transformed teacher matching, mean over the batch, in nats. No state.
 
@@ -83,7 +77,7 @@ class TTM(Method):
 
     def __init__(self, *, exponent: float = 0.1) -> None:
         super().__init__()
-        check_exponent(exponent)
+        check_positive("exponent", exponent)
         self.exponent = exponent
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
@@ -100,7 +94,7 @@ class WTTM(Method):
 
     def __init__(self, *, exponent: float = 0.1) -> None:
         super().__init__()
-        check_exponent(exponent)
+        check_positive("exponent", exponent)
         self.exponent = exponent
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:

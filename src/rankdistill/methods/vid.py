@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
 from ..numerics import at_least_float32, full_precision
-from .features import paired_features, pool_to_match
-from .stages import StagePair, stage_pairs
+from ._features import paired_features, pool_to_match
+from ._stages import StagePair, stage_pairs
 
 
 def vid_loss(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
@@ -11,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..contract import Batch, Runs
+from ..contract import Batch, Runs, given
 from ..numerics import full_precision
 from ..taps import Segment, Staged, resume
+from ._stages import stage_roles
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -95,10 +95,10 @@ def last_stage(roles: Iterable[str], whose: str) -> str:
     Raises:
         ValueError: there is none.
     """
-    numbers = [int(match[1]) for role in roles if (match := re.fullmatch(r"stage(\d+)", role))]
-    if not numbers:
+    found = stage_roles(roles)
+    if not found:
         raise ValueError(f"the {whose}'s roles are {', '.join(roles)}: stage1, stage2, ... are needed; tap them")
-    return f"stage{max(numbers)}"
+    return found[-1]
 
 
 def map_shape(shapes: Shapes, role: str, whose: str) -> tuple[int, int, int]:
@@ -139,8 +139,7 @@ def averaged_classifier(
     Raises:
         ValueError: there is no network, no map `last`, or the classifier's shape is not (K, C).
     """
-    if module is None:
-        raise ValueError(f"{method} reads a {whose}, but this run has none: give it one")
+    module = given(module, method)
     channels = map_shape(shapes, "last", whose)[0]
     name, layer = classifier_of(module)
     weight = layer.weight.detach().flatten(1).clone()

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Output, Pair
+from ..contract import Output, Pair, given
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 
@@ -65,7 +65,7 @@ def stage_pairs(pair: Pair, method: str) -> list[StagePair]:
         ValueError: there is no teacher, a network has no stages, or a stage is not a map.
     """
     students = _stage_maps(pair.student, pair.student_shapes, "student", method)
-    teachers = _stage_maps(_teacher(pair, method), pair.teacher_shapes, "teacher", method)
+    teachers = _stage_maps(given(pair.teacher, method), pair.teacher_shapes, "teacher", method)
     num_pairs = min(len(students), len(teachers))
     return [StagePair(s, t) for s, t in zip(students[-num_pairs:], teachers[-num_pairs:], strict=True)]
 
@@ -76,7 +76,7 @@ def deepest_roles(pair: Pair, method: str) -> tuple[str, str]:
     Raises:
         ValueError: there is no teacher, or a network has neither.
     """
-    teacher = _teacher(pair, method)
+    teacher = given(pair.teacher, method)
     student_role = _deepest_role(pair.student, pair.student_shapes, "student", method)
     return student_role, _deepest_role(teacher, pair.teacher_shapes, "teacher", method)
 
@@ -89,8 +89,8 @@ def deepest_pair(pair: Pair, method: str) -> StagePair:
     """
     student, teacher = deepest_roles(pair, method)
     return StagePair(
-        _maps(pair.student_shapes, _stages(pair.student_shapes) or [student], "student", method)[-1],
-        _maps(pair.teacher_shapes, _stages(pair.teacher_shapes) or [teacher], "teacher", method)[-1],
+        _maps(pair.student_shapes, stage_roles(pair.student_shapes) or [student], "student", method)[-1],
+        _maps(pair.teacher_shapes, stage_roles(pair.teacher_shapes) or [teacher], "teacher", method)[-1],
     )
 
 
@@ -100,34 +100,28 @@ def pooled_widths(pair: Pair, method: str) -> tuple[int, int]:
     Raises:
         ValueError: there is no teacher, or a network has no such role.
     """
-    networks = ((pair.student, pair.student_shapes), (_teacher(pair, method), pair.teacher_shapes))
+    networks = ((pair.student, pair.student_shapes), (given(pair.teacher, method), pair.teacher_shapes))
     for (network, shapes), who in zip(networks, ("student", "teacher"), strict=True):
         if "pooled" not in shapes:
             raise ValueError(_without(network, shapes, who, method, 'role "pooled"', "pooled"))
     return math.prod(pair.student_shapes["pooled"]), math.prod(pair.teacher_shapes["pooled"])
 
 
-def _teacher(pair: Pair, method: str) -> nn.Module:
-    if pair.teacher is None:
-        raise ValueError(f"{method} reads a teacher, but this run has none: give it one")
-    return pair.teacher
-
-
-def _stages(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Return the roles stage1, stage2, ... that a network has, in the order of their numbers."""
-    found = [role for role in shapes if re.fullmatch(r"stage\d+", role)]
-    return sorted(found, key=lambda role: int(role.removeprefix("stage")))
+def stage_roles(roles: Iterable[str], kind: str = "stage") -> list[str]:
+    """Return the roles stage1, stage2, ... of these, in the order of their numbers; likewise of another kind."""
+    found = [role for role in roles if re.fullmatch(rf"(?:{kind})\d+", role)]
+    return sorted(found, key=lambda role: int(re.sub(r"\D", "", role)))
 
 
 def _stage_maps(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], who: str, method: str) -> list[StageMap]:
-    roles = _stages(shapes)
+    roles = stage_roles(shapes)
     if not roles:
         raise ValueError(_without(network, shapes, who, method, "stages", "stage1"))
     return _maps(shapes, roles, who, method)
 
 
 def _deepest_role(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], who: str, method: str) -> str:
-    roles = _stages(shapes) or [role for role in shapes if role == "last"]
+    roles = stage_roles(shapes) or [role for role in shapes if role == "last"]
     if not roles:
         raise ValueError(_without(network, shapes, who, method, 'stages and no role "last"', "stage1"))
     return roles[-1]
