@@ -85,6 +85,11 @@ def pair_of(
 
     Raises:
         ValueError: `labels`, those of the training set, are not as many as its samples.
+
+    Example:
+        >>> student, teacher = (Network(MODELS[name](10)) for name in ("resnet8", "resnet14"))
+        >>> pair_of(student, teacher, torch.zeros(2, 3, 32, 32), num_samples=50_000).num_classes
+        10
     """
     if labels is not None and labels.shape != (num_samples,):
         raise ValueError(f"labels have shape {tuple(labels.shape)}: give one for each of the {num_samples} samples")

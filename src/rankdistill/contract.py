@@ -36,6 +36,11 @@ class Batch:
         held_out: a batch kept out of training, for bilevel updates.
         epoch: counted from 1.
         step: optimizer steps done before this one. With the seed it determines every random draw of a method.
+
+    Example:
+        >>> batch = Batch(torch.randn(4, 3, 32, 32), torch.tensor([3, 1, 4, 1]))
+        >>> len(batch)
+        4
     """
 
     images: Tensor
@@ -81,6 +86,9 @@ class Output:
         logits: [B, K].
         features: role -> feature, for the roles that were tapped.
         strong: the same for the second view, where there is one.
+
+    Example:
+        >>> output = Output(torch.randn(4, 10), {"pooled": torch.randn(4, 64)})
     """
 
     logits: Tensor
@@ -133,6 +141,8 @@ class Method(nn.Module):
         reads_teacher: False if it works without a teacher.
         teacher_mode: "eval", or "batch_stats" (batch statistics; running statistics are never written).
         observes: True if `observe` has something to log.
+        reads_logits_once: True if it is a function of the two networks' logits, each read in one place, so that
+            `Standardized` can standardise them first.
         meta: names of its parameters that the update rule "bilevel" learns from held-out images, and nothing else.
 
     What a method remembers between steps is a buffer, and is written only while `self.updates_state` is true:
@@ -145,6 +155,7 @@ class Method(nn.Module):
     reads_teacher: bool = True
     teacher_mode: TeacherMode = "eval"
     observes: bool = False
+    reads_logits_once: bool = False
     meta: tuple[str, ...] = ()
 
     def __init__(self) -> None:

@@ -55,6 +55,11 @@ class Network:
 
     Raises:
         ValueError: a tap names no submodule; the nearest names are given.
+
+    Example:
+        >>> module = MODELS["resnet8"](10)
+        >>> teacher = Network(module, {"pooled": "<fc"}, frozen=True)
+        >>> pooled = teacher.run(Batch(torch.randn(4, 3, 32, 32), None)).features["pooled"]
     """
 
     def __init__(
@@ -243,7 +248,13 @@ def _remove(hooks: Iterable[RemovableHandle]) -> None:
 
 @contextmanager
 def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Within it, batch norms use the batch's statistics and write nothing; all else keeps its mode."""
+    """Within it, batch norms use the batch's statistics and write nothing; all else keeps its mode.
+
+    Example:
+        >>> network = MODELS["resnet8"](10).eval()
+        >>> with batch_statistics(network):
+        ...     logits = network(torch.randn(4, 3, 32, 32))
+    """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     before = [(norm.training, norm.track_running_stats) for norm in norms]
     for norm in norms:

@@ -39,6 +39,10 @@ def resume(module: nn.Module, role: str, feature: Tensor) -> Output:
 
     Raises:
         TypeError: the network cannot be entered. ValueError: it has no such border.
+
+    Example:
+        >>> network = MODELS["resnet8"](10)
+        >>> output = resume(network, "stage2", torch.randn(4, 32, 16, 16))  # runs the third stage and the classifier
     """
     if not isinstance(module, Staged):
         raise TypeError(f"{type(module).__name__} cannot be entered at {role!r}: it has no segments() (see Staged)")
@@ -60,6 +64,10 @@ def roles(module: nn.Module) -> dict[str, str]:
 
     Known are networks that declare theirs as `roles` (those of `rankdistill.models`, and what methods make of others),
     torchvision's classifiers in `_TORCHVISION`, and timm's networks through their `feature_info`.
+
+    Example:
+        >>> roles(MODELS["resnet8"](10))["pooled"]
+        'avgpool'
     """
     for wrapper in _WRAPPERS:
         wrapped = module._modules.get(wrapper)
@@ -86,6 +94,10 @@ def select_roles(module: nn.Module, needs: Iterable[str]) -> dict[str, str]:
 
     Raises:
         ValueError: the network has no such role; the known ones are given.
+
+    Example:
+        >>> select_roles(MODELS["resnet8"](10), ["stage1", "pooled"])
+        {'stage1': 'layer1', 'pooled': 'avgpool'}
     """
     known = roles(module)
     missing = [role for role in needs if role not in known]

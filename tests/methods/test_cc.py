@@ -52,7 +52,7 @@ def test_pooled_maps_are_flattened() -> None:
 
 
 def test_refuses_a_dimension() -> None:
-    with pytest.raises(ValueError, match="dim is 0: the embeddings must have at least 1 dimension"):
+    with pytest.raises(ValueError, match="dim is 0: it must be at least 1"):
         CC(4, 4, dim=0)
 
 

@@ -124,7 +124,7 @@ def test_half_precision_is_computed_in_float32_and_no_gradient_reaches_the_teach
     ("options", "message"),
     [
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"weak_threshold": 1.5}, "weak_threshold is 1.5: it must be a probability"),
+        ({"weak_threshold": 1.5}, "weak_threshold is 1.5: it must be from 0 to 1"),
         ({"strong_threshold": -0.1}, "strong_threshold is -0.1"),
         ({"mask_source": "teacher"}, "mask_source is 'teacher': it must be"),
         ({"within_weight": -1.0}, "within_weight is -1.0: it must be finite"),

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import Any
 
 import pytest
@@ -111,11 +112,19 @@ def test_each_view_is_standardised() -> None:
     assert found == expected
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"kd", "dkd", "ctkd"}))
-def test_other_methods_are_refused_before_anything_is_built(name: str) -> None:
-    message = f"{METHODS[name].__name__} cannot be standardised: only methods that read logits once can, which are KD"
-    with pytest.raises(ValueError, match=message):
-        check_options({"x": loss(name, standardized=True)})
+@pytest.mark.parametrize("name", METHODS)
+def test_the_option_is_offered_where_it_works(name: str) -> None:
+    offered = "standardized" in {field.name for field in dataclasses.fields(loss(name))}
+    assert offered == (METHODS[name].reads_logits_once or name == "mlkd")  # MLKD standardises a part of itself
+    if not offered:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'standardized'"):
+            loss(name, standardized=True)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_second_view_is_offered_to_methods_of_one_view_that_run_no_network(name: str) -> None:
+    offered = "each_view" in {field.name for field in dataclasses.fields(loss(name))}
+    assert offered == (METHODS[name].views == 1 and name != "fcfd")
 
 
 def test_wrapper_refuses_other_methods() -> None:

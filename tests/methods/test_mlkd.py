@@ -50,7 +50,7 @@ def test_fixed_is_the_sum_of_the_authors_helpers_over_both_views(precision: str)
 @pytest.mark.parametrize("precision", ["f32", "f64"])
 def test_standardised_equals_the_authors_of_logit_standardisation(precision: str) -> None:
     logits = GOLDEN.logits(precision)
-    terms = mlkd_loss(*logits, temperature=2.0, standardize=True)
+    terms = mlkd_loss(*logits, temperature=2.0, standardized=True)
     (9 * sum(terms)).backward()
     for name, value in terms._asdict().items():
         assert close(9 * value, GOLDEN[f"a.{precision}.mlkd_T2_w9.loss_{name}"], precision)
@@ -83,12 +83,12 @@ def test_mask_fractions() -> None:
 
 
 @pytest.mark.parametrize("variant", ["official", "fixed"])
-@pytest.mark.parametrize("standardize", [False, True])
-def test_gradcheck(variant: str, standardize: bool) -> None:
+@pytest.mark.parametrize("standardized", [False, True])
+def test_gradcheck(variant: str, standardized: bool) -> None:
     student, teacher, student_strong, teacher_strong = random_logits(3, 4)
 
     def loss(s: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        return sum(mlkd_loss(s, teacher, v, teacher_strong, variant=variant, standardize=standardize))
+        return sum(mlkd_loss(s, teacher, v, teacher_strong, variant=variant, standardized=standardized))
 
     assert torch.autograd.gradcheck(loss, (student.requires_grad_(), student_strong.requires_grad_()))
 
@@ -107,8 +107,8 @@ def test_invariances(variant: str) -> None:
 def test_standardised_kd_ignores_scale_and_shift() -> None:
     logits = random_logits()
     scaled = [3.0 * each + 2.0 for each in logits]
-    kd, _, _ = mlkd_loss(*logits, standardize=True)
-    assert torch.allclose(mlkd_loss(*scaled, standardize=True).kd, kd, rtol=1e-6)
+    kd, _, _ = mlkd_loss(*logits, standardized=True)
+    assert torch.allclose(mlkd_loss(*scaled, standardized=True).kd, kd, rtol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["official", "fixed"])
@@ -140,11 +140,11 @@ def test_half_precision_is_computed_in_float32_and_no_gradient_reaches_the_teach
 def test_method_reads_both_views() -> None:
     student, teacher, student_strong, teacher_strong = random_logits()
     batch = Batch(torch.zeros(6, 3, 8, 8), None)
-    method = MLKD(temperature=2.0, variant="fixed", standardize=True)
+    method = MLKD(temperature=2.0, variant="fixed", standardized=True)
     outputs = Output(student, strong=Output(student_strong)), Output(teacher, strong=Output(teacher_strong))
     losses = method.losses(batch, *outputs)
     terms = mlkd_loss(
-        student, teacher, student_strong, teacher_strong, temperature=2.0, variant="fixed", standardize=True
+        student, teacher, student_strong, teacher_strong, temperature=2.0, variant="fixed", standardized=True
     )
     assert losses == terms._asdict()
     assert method.views == 2

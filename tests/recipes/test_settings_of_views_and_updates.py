@@ -43,7 +43,7 @@ def test_mlkd(pair: tuple[str, str]) -> None:
     assert (setting.published, setting.protocol) == (True, "mlkd")
     task, mlkd = setting.losses["task"], setting.losses["mlkd"]
     assert (task.weight, task.each_view) == (0.1, True)
-    assert (mlkd.weight, mlkd.temperature, mlkd.variant, mlkd.standardize) == (0.9, 4.0, "official", False)
+    assert (mlkd.weight, mlkd.temperature, mlkd.variant, mlkd.standardized) == (0.9, 4.0, "official", False)
 
 
 @pytest.mark.parametrize("pair", LSKD)
@@ -54,7 +54,7 @@ def test_mlkd_with_standardised_logits(pair: tuple[str, str]) -> None:
     assert (setting.published, setting.protocol) == (logged, "mlkd")
     task, mlkd = setting.losses["task"], setting.losses["mlkd"]
     assert (task.weight, task.each_view) == (0.1, True)
-    assert (mlkd.weight, mlkd.temperature, mlkd.variant, mlkd.standardize) == (weight, 2.0, "official", True)
+    assert (mlkd.weight, mlkd.temperature, mlkd.variant, mlkd.standardized) == (weight, 2.0, "official", True)
 
 
 @pytest.mark.parametrize("pair", PAIRS)

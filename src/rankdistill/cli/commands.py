@@ -163,10 +163,16 @@ def _list(arguments: Sequence[str]) -> None:
         for kind, entries in kinds.items():
             table = Table(title=kind, title_justify="left", show_header=False)
             for name, entry in entries.items():
-                table.add_row(name, (inspect.getdoc(entry) or "").split("\n")[0])
+                table.add_row(name, _sentence(name, entry))
             console.print(table)
 
     tyro.cli(show, args=list(arguments), prog="rankdistill list")
+
+
+def _sentence(name: str, entry: object) -> str:
+    """Return the first line of a docstring as a sentence for users: what an entry is, not what its function returns."""
+    line = (inspect.getdoc(entry) or "").split("\n")[0].removeprefix("Return ").removeprefix(f"{name}: ")
+    return line[:1].upper() + line[1:]
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

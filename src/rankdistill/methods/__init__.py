@@ -30,7 +30,7 @@ from .dkd import DKD as DKD, dkd_loss as dkd_loss, dkd_terms as dkd_terms
 from .fcfd import FCFD as FCFD, teacher_space_loss as teacher_space_loss
 from .fitnets import FitNets as FitNets, fitnets_loss as fitnets_loss
 from .ickd import ICKD as ICKD, ickd_loss as ickd_loss
-from .kd import KD as KD, KDLoss as KDLoss, kd_loss as kd_loss
+from .kd import KD as KD, kd_loss as kd_loss
 from .kdsvd import KDSVD as KDSVD, kdsvd_loss as kdsvd_loss
 from .lskd import Standardized as Standardized, standardize_logits as standardize_logits
 from .mlkd import (
@@ -51,7 +51,7 @@ from .normalized import (
 from .nst import NST as NST, nst_loss as nst_loss
 from .ofd import OFD as OFD, margin_distance as margin_distance, negative_margin as negative_margin
 from .pkt import PKT as PKT, pkt_loss as pkt_loss
-from .ra import RA as RA, RankAlignmentLoss as RankAlignmentLoss, rank_alignment_loss as rank_alignment_loss
+from .ra import RA as RA, rank_alignment_loss as rank_alignment_loss
 from .reviewkd import ReviewKD as ReviewKD, hierarchical_context_loss as hierarchical_context_loss
 from .rkd import RKD as RKD, rkd_angle_loss as rkd_angle_loss, rkd_distance_loss as rkd_distance_loss
 from .rkkd import RKKD as RKKD, rkkd_loss as rkkd_loss

@@ -52,6 +52,11 @@ def at_loss(
 
     Raises:
         ValueError: the batches differ, or the power is out of range.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
+        >>> at_loss(student, teacher).shape
+        torch.Size([4])
     """
     student, teacher = paired_features(student, teacher)
     with full_precision(student):
@@ -60,11 +65,18 @@ def at_loss(
 
 
 class AT(Method):
-    """Attention transfer at every stage, summed over stages, mean over the batch. No state.
+    """The student learns where its teacher looks: maps of attention at every stage, mean over the batch.
+
+    No state.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
         power: p, at least 1 and finite.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "at": (1000.0, AT)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, stages: Sequence[StagePair], *, power: float = 2.0) -> None:

@@ -48,6 +48,13 @@ def cald_loss(
 
     Raises:
         ValueError: shapes do not fit together.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> labels = torch.randint(100, (4,))
+        >>> temperatures, weights = torch.full((100,), 4.0), torch.ones(100)
+        >>> cald_loss(student, teacher, labels, temperatures=temperatures, weights=weights).shape
+        torch.Size([4])
     """
     student, teacher = paired_logits(student, teacher)
     num_classes = student.shape[1]
@@ -67,17 +74,27 @@ def cald_loss(
 def class_temperatures(
     logits: Float[Tensor, " classes"], *, minimum: float = 1.0, maximum: float = 8.0
 ) -> Float[Tensor, " classes"]:
-    """Return a temperature between `minimum` and `maximum` for each class: the sigmoid of its logit, scaled."""
+    """Return a temperature between `minimum` and `maximum` for each class: the sigmoid of its logit, scaled.
+
+    Example:
+        >>> class_temperatures(torch.zeros(3))
+        tensor([4.5000, 4.5000, 4.5000])
+    """
     return minimum + (maximum - minimum) * torch.sigmoid(logits)
 
 
 def class_weights(logits: Float[Tensor, " classes"]) -> Float[Tensor, " classes"]:
-    """Return a positive weight for each class, of mean 1: the softmax of the logits times their number."""
+    """Return a positive weight for each class, of mean 1: the softmax of the logits times their number.
+
+    Example:
+        >>> class_weights(torch.zeros(3)).shape
+        torch.Size([3])
+    """
     return len(logits) * F.softmax(logits, dim=0)
 
 
 class CALD(Method):
-    """Distillation with a temperature and a weight by class, learned by the update rule "bilevel"; in nats.
+    """KD with a temperature and a weight for each class, which are learned on held-out images; in nats.
 
     A reconstruction from the paper's title. State: the logits of temperatures and of weights, [K] each.
 
@@ -87,6 +104,11 @@ class CALD(Method):
         temperature: every class's at the start.
         min_temperature: the smallest that there may be, at least 0.
         max_temperature: the largest.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "cald": (0.9, CALD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     meta: tuple[str, ...] = ("temperature_logits", "weight_logits")  # an instance has those that its mode learns

@@ -45,6 +45,10 @@ def class_activation_maps(
         weight: of the classifier, [K, C].
 
     The average over positions is the logits, [B, K].
+
+    Example:
+        >>> class_activation_maps(torch.randn(4, 16, 8, 8), torch.randn(10, 16)).shape
+        torch.Size([4, 10, 8, 8])
     """
     with full_precision(features):
         features = at_least_float32(features)
@@ -72,6 +76,11 @@ def cam_transfer_loss(
 
     Raises:
         ValueError: samples or classes differ, or the resolution is not positive.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 10, 8, 8)  # class activation maps [batch, classes, height, width]
+        >>> cam_transfer_loss(student, teacher).shape
+        torch.Size([4])
     """
     if student.shape[:2] != teacher.shape[:2]:
         raise ValueError(
@@ -119,7 +128,7 @@ class ShownClassifier(nn.Linear):
 
 
 class CATKD(Method):
-    """Class attention transfer, mean over the batch.
+    """The student learns the teacher's class activation maps, mean over the batch.
 
     Before training, the student's classifier is replaced by one without a bias; the deployed student has the plain
     network's structure, with a bias of zero.
@@ -133,6 +142,11 @@ class CATKD(Method):
         binarize: binarise the teacher's maps.
         head_init: how the new classifier starts: "kaiming", as the authors have it in ResNets, WRNs and MobileNetV2;
             "default", torch's, as in VGGs and ShuffleNets.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "catkd": (50.0, CATKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     student_needs = ("last", "classifier")

@@ -35,6 +35,11 @@ def cc_loss(student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch d
         teacher: embeddings of the teacher's, [B, D]. The gradient flows into these too: their embedding is trained.
 
     Zero where the embeddings are equal, and for a batch of one.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 128)  # embeddings [batch, dim] of each
+        >>> cc_loss(student, teacher).shape
+        torch.Size([])
     """
     with full_precision(student):
         difference = (at_least_float32(student) - at_least_float32(teacher)).abs()
@@ -42,7 +47,7 @@ def cc_loss(student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch d
 
 
 class CC(Method):
-    """Correlation congruence of pooled features, on this process's batch.
+    """The student learns how its teacher's pooled features relate samples to each other.
 
     State: both embeddings, which are trained.
 
@@ -53,6 +58,11 @@ class CC(Method):
 
     Raises:
         ValueError: dim is out of range.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "cc": (0.02, CC)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     student_needs = teacher_needs = ("pooled",)

@@ -29,6 +29,11 @@ def centred_mse_loss(
 
     Raises:
         ValueError: the shapes differ.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> centred_mse_loss(student, teacher).shape
+        torch.Size([4])
     """
     student, teacher = paired_logits(student, teacher)
     with full_precision(student):
@@ -36,7 +41,15 @@ def centred_mse_loss(
 
 
 class CentredMSE(Method):
-    """Squared error of centred logits, mean over batch and classes. No state."""
+    """The student's logits approach the teacher's, each less its mean: squared error, mean over the batch.
+
+    No state.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "centred_mse": (1.0, CentredMSE)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+    """
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
         """Return {"centred_mse": mean loss}."""

@@ -18,6 +18,9 @@ class Sum(Method):
     Args:
         terms: name=(weight, method). Weights are finite and at least 0. A loss "x" of the method called "crd"
             becomes "crd/x"; a method's only loss that has the method's own name keeps it ("task", not "task/task").
+
+    Example:
+        >>> method = Sum(task=(0.1, CrossEntropy()), kd=(0.9, KD(temperature=4.0)))
     """
 
     def __init__(self, **terms: tuple[float, Method]) -> None:
@@ -97,6 +100,9 @@ class EachView(Method):
     """A one-view method applied to the weak and the strong view; the losses of the two views are summed.
 
     What the method remembers is updated by the weak view only.
+
+    Example:
+        >>> method = EachView(KD(temperature=4.0))  # reads Batch.strong, the second view
     """
 
     views = 2

@@ -62,6 +62,11 @@ def crd_loss(
 
     Raises:
         ValueError: there are no negatives, or the temperature is not positive.
+
+    Example:
+        >>> student, teacher = F.normalize(torch.randn(2, 4, 8), dim=2)
+        >>> memories = F.normalize(torch.randn(2, 50, 8), dim=2)
+        >>> loss, log_z = crd_loss(student, teacher, *memories, torch.randint(50, (4, 17)))
     """
     check_positive("temperature", temperature)
     if contrast.shape[1] < 2:
@@ -154,7 +159,7 @@ def _mixed(words: Tensor) -> Tensor:
 
 
 class CRD(Method):
-    """Contrastive distillation of the pooled features, mean over the batch, in nats.
+    """The student's pooled feature of a sample picks the teacher's of the same sample among many, in nats.
 
     Parameters: a linear embedding for each network; the teacher's is trained, too.
     State, all in the state dict: both memories, [N, dim] (51 MB for 50,000 samples at the default dim), log Z, and the
@@ -171,6 +176,11 @@ class CRD(Method):
         num_negatives: K.
         temperature: T > 0; 0.07 is the authors' code's.
         momentum: share of the old embedding in what is remembered, from 0 to 1.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "crd": (0.8, CRD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     student_needs = teacher_needs = ("pooled",)

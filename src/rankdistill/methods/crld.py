@@ -66,6 +66,10 @@ def crld_loss(
 
     Raises:
         ValueError: shapes differ, or an option is out of range.
+
+    Example:
+        >>> student, teacher, student_strong, teacher_strong = torch.randn(4, 4, 100)  # two views of each
+        >>> within, cross = crld_loss(student, teacher, student_strong, teacher_strong)
     """
     _check(temperature, weak_threshold, strong_threshold, mask_source)
     weak = paired_logits(student, teacher)
@@ -98,7 +102,9 @@ def _check(temperature: float, weak_threshold: float, strong_threshold: float, m
 
 
 class CRLD(Method):
-    """Distillation within and across two views of each sample, mean over the batch, in nats. No state.
+    """KD within and across two views of each sample, where the teacher is confident; mean over the batch, in nats.
+
+    No state.
 
     Args:
         temperature: T > 0; 4 on CIFAR-100, 2 on Tiny-ImageNet, 1 on ImageNet.
@@ -107,6 +113,11 @@ class CRLD(Method):
         weak_threshold: the teacher's confidence in the weak view from which a sample counts.
         strong_threshold: the same for the strong view.
         mask_source: "official", or "label_view": see the module.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "crld": (1.0, CRLD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     views = 2

@@ -40,6 +40,11 @@ def ctkd_loss(
 
     Raises:
         ValueError: the logits' shapes differ.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> ctkd_loss(student, teacher, torch.tensor([4.0])).shape
+        torch.Size([4])
     """
     student, teacher = paired_logits(student, teacher)
     with full_precision(student):
@@ -82,7 +87,7 @@ class _ScaledGradient(torch.autograd.Function):
 
 
 class CTKD(Method):
-    """Distillation at a temperature that learns to make it harder, mean over the batch, in nats.
+    """KD at a temperature that learns to make the task harder, mean over the batch, in nats.
 
     State: what the temperature is computed from, as parameters: a number, or the layers of a network.
 
@@ -95,9 +100,16 @@ class CTKD(Method):
 
     Raises:
         ValueError: an argument is out of range, or num_classes is missing.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "ctkd": (0.9, CTKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     observes = True
+
+    reads_logits_once = True
 
     def __init__(
         self,

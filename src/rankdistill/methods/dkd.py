@@ -42,6 +42,10 @@ def dkd_terms(
 
     Raises:
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> target, others = dkd_terms(student, teacher, torch.randint(100, (4,)))
     """
     check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
@@ -77,13 +81,22 @@ def dkd_loss(
     beta: float = 8.0,
     temperature: float = 4.0,
 ) -> Float[Tensor, " batch"]:
-    """Return alpha TCKD + beta NCKD per sample, in nats; arguments and errors as in `dkd_terms`."""
+    """Return alpha TCKD + beta NCKD per sample, in nats; arguments and errors as in `dkd_terms`.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> labels = torch.randint(100, (4,))
+        >>> dkd_loss(student, teacher, labels, alpha=1.0, beta=8.0).shape
+        torch.Size([4])
+    """
     target, rest = dkd_terms(student, teacher, labels, temperature=temperature)
     return alpha * target + beta * rest
 
 
 class DKD(Method):
-    """Decoupled distillation, mean over the batch, in nats. No state; labels are classes.
+    """KD in two parts, the label's class and all others, each with its weight; mean over the batch, in nats.
+
+    No state; labels are classes.
 
     Args:
         alpha: weight of TCKD.
@@ -91,7 +104,14 @@ class DKD(Method):
         temperature: T > 0; 4 on CIFAR-100, 1 on ImageNet.
         warmup: epochs over which the loss grows linearly to its full size, reached in epoch number `warmup`;
             20 on CIFAR-100. 0 or 1 for none.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "dkd": (1.0, DKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
+
+    reads_logits_once = True
 
     def __init__(self, *, alpha: float = 1.0, beta: float = 8.0, temperature: float = 4.0, warmup: int = 20) -> None:
         super().__init__()

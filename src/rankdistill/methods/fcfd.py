@@ -100,6 +100,11 @@ def teacher_space_loss(
 
     Raises:
         ValueError: there are no features.
+
+    Example:
+        >>> features, teacher = torch.randn(2, 4, 16, 8, 8), torch.randn(4, 16, 8, 8)
+        >>> teacher_space_loss(list(features), teacher).shape
+        torch.Size([4])
     """
     if not features:
         raise ValueError("there are no features to compare with the teacher's: give at least the student's")
@@ -142,7 +147,7 @@ def bridge(source: Shape, target: Shape, *, rectified: bool) -> nn.Sequential:
 
 
 class FCFD(Method):
-    """Consistency of features in appearance and in function, mean over the batch.
+    """The student's features look like the teacher's, and the networks' later stages do the same with them.
 
     Parameters: a bridge to the teacher at each border, and one back at each but the last. Their batch norms need more
     than one value per channel. State: none but these.
@@ -157,6 +162,11 @@ class FCFD(Method):
         num_paths: drawn in each step.
         student_borders, teacher_borders: roles, from the shallowest. None: the stages, the last of them replaced by
             "last" where layers follow it. If one network has more, its shallowest are not used.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "fcfd": (1.0, FCFD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     teacher_mode = "batch_stats"

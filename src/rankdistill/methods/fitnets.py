@@ -35,6 +35,11 @@ def fitnets_loss(
 
     Raises:
         ValueError: the shapes differ.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
+        >>> fitnets_loss(student, teacher).shape
+        torch.Size([4])
     """
     if student.shape != teacher.shape:
         raise ValueError(
@@ -87,7 +92,7 @@ class Regressor(nn.Module):
 
 
 class FitNets(Method):
-    """The mean squared error of the regressed student map at one stage, mean over the batch.
+    """The student's map at one stage, after a regressor, approaches the teacher's: mean squared error.
 
     State: the regressor, which is trained, and its batch norm's statistics.
 
@@ -97,6 +102,11 @@ class FitNets(Method):
 
     Raises:
         ValueError: there is no such pair, or no regressor between its sizes.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "fitnets": (100.0, FitNets)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, stages: Sequence[StagePair], *, hint_stage: int = 2) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
 from ..numerics import check_positive, full_precision, paired_logits
@@ -33,6 +33,11 @@ def kd_loss(
 
     Raises:
         ValueError: the shapes differ, or the temperature is not positive.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> kd_loss(student, teacher).shape
+        torch.Size([4])
     """
     check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
@@ -43,29 +48,21 @@ def kd_loss(
         return temperature**2 * divergence
 
 
-class KDLoss(nn.Module):
-    """`kd_loss` averaged over the batch, a plain criterion: `KDLoss(temperature=4.0)(student_logits, teacher_logits)`.
-
-    Args:
-        temperature: T > 0; 4 is what CIFAR-100 benchmarks use.
-    """
-
-    def __init__(self, *, temperature: float = 4.0) -> None:
-        super().__init__()
-        check_positive("temperature", temperature)
-        self.temperature = temperature
-
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the mean loss, a scalar in nats, of logits [B, K] and [B, K]."""
-        return kd_loss(student, teacher, temperature=self.temperature).mean()
-
-
 class KD(Method):
-    """Vanilla knowledge distillation, mean over the batch, in nats. No state.
+    """The student's softened probabilities approach the teacher's (Hinton et al.), mean over the batch, in nats.
+
+    No state.
 
     Args:
         temperature: T > 0; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "kd": (0.9, KD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
+
+    reads_logits_once = True
 
     def __init__(self, *, temperature: float = 4.0) -> None:
         super().__init__()

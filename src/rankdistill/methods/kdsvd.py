@@ -59,6 +59,11 @@ def kdsvd_loss(
 
     Raises:
         ValueError: numbers of stages, batches or widths do not fit, or an option is out of range.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 3, 4, 16, 8, 8)  # three stages of each
+        >>> kdsvd_loss(list(student), list(teacher)).shape
+        torch.Size([4])
     """
     _check(num_vectors, form)
     if len(student) != len(teacher) or len(student) < 2:
@@ -152,7 +157,7 @@ def _relation(now: Tensor, earlier: Tensor) -> Tensor:
 
 
 class KDSVD(Method):
-    """Relations between singular vectors of consecutive stages, mean over the batch.
+    """The student learns how singular vectors of consecutive stages relate in its teacher, mean over the batch.
 
     State: trained 1x1 convolutions at stages where the widths differ, if the form is "channels"; otherwise none.
 
@@ -164,6 +169,11 @@ class KDSVD(Method):
 
     Raises:
         ValueError: an option is out of range, or there are fewer than 2 stages.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "kdsvd": (1.0, KDSVD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, stages: Sequence[StagePair], *, num_vectors: int = 1, form: Form = "channels") -> None:

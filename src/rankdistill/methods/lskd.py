@@ -19,12 +19,8 @@ from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
 from ..numerics import at_least_float32, full_precision
-from .ctkd import CTKD
-from .dkd import DKD
-from .kd import KD
 
 _EPSILON = 1e-7  # the authors'; added to the standard deviation
-_READ_LOGITS_ONCE = (KD, DKD, CTKD)
 
 
 def standardize_logits(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
@@ -38,6 +34,10 @@ def standardize_logits(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
 
     Raises:
         ValueError: there is one class, whose deviation is not defined.
+
+    Example:
+        >>> standardize_logits(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[-1.0000,  0.0000,  1.0000]])
     """
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
@@ -55,15 +55,23 @@ class Standardized(Method):
     """A method on standardised logits of student and teacher. No state beside the method's.
 
     Args:
-        method: KD, DKD or CTKD. For two views: `EachView(Standardized(method))`.
+        method: one whose `reads_logits_once` is true: KD, DKD or CTKD. For two views:
+            `EachView(Standardized(method))`.
 
     Raises:
         ValueError: it is another method, which does not read logits just once.
+
+    Example:
+        >>> method = Sum(task=(0.1, CrossEntropy()), kd=(9.0, Standardized(KD(temperature=2.0))))
     """
 
     def __init__(self, method: Method) -> None:
         super().__init__()
-        check_standardizable(type(method))
+        if not method.reads_logits_once:
+            raise ValueError(
+                f"{type(method).__name__} cannot be standardised: only methods that read logits once can, such as KD, "
+                "DKD and CTKD; leave it as it is"
+            )
         self.method = method
         self.observes = method.observes
 
@@ -74,15 +82,6 @@ class Standardized(Method):
     def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
         """As the method does, on standardised logits."""
         return self.method.observe(batch, _standardized(student), _standardized(teacher))
-
-
-def check_standardizable(method: type[Method]) -> None:
-    """Raise ValueError unless methods of this class can be `Standardized`."""
-    if method not in _READ_LOGITS_ONCE:
-        raise ValueError(
-            f"{method.__name__} cannot be standardised: only methods that read logits once can, which are "
-            f"{', '.join(known.__name__ for known in _READ_LOGITS_ONCE)}; leave it as it is"
-        )
 
 
 def _standardized(output: Output) -> Output:

@@ -15,7 +15,7 @@ probability, both from the teacher's weak view at T = 1: masks that the code mul
 means. `variant="fixed"` is the formula on both views, without masks. Recipes weight the method by 0.9 and add
 cross-entropy on each view, weighted by 0.1, with T_0 = 4; on ImageNet 0.5, 0.5 and 1.
 
-`standardize` is the variant of Logit Standardization in Knowledge Distillation (Sun et al., CVPR 2024): logits enter
+`standardized` is the variant of Logit Standardization in Knowledge Distillation (Sun et al., CVPR 2024): logits enter
 the kd level, and no other, standardised by row; its recipes have T_0 = 2.
 
 Differs from the authors' code: the fractions are written as fractions; what is computed there and dropped is not
@@ -65,6 +65,11 @@ def class_relation_loss(
 
     Raises:
         ValueError: the shapes differ, or the temperature is not positive.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> class_relation_loss(student, teacher).shape
+        torch.Size([100])
     """
     own, target = _probabilities(student, teacher, temperature)
     with full_precision(own):
@@ -80,6 +85,11 @@ def batch_relation_loss(
     """Return, by sample, the squared distance of its row of PP' from the teacher's; the mean is the paper's bc.
 
     Arguments, edges and errors are those of `class_relation_loss`; permuting the classes changes nothing.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> batch_relation_loss(student, teacher).shape
+        torch.Size([4])
     """
     own, target = _probabilities(student, teacher, temperature)
     with full_precision(own):
@@ -94,7 +104,7 @@ def mlkd_loss(
     *,
     temperature: float = 4.0,
     variant: Variant = "official",
-    standardize: bool = False,
+    standardized: bool = False,
 ) -> MLKDTerms:
     """Return the three levels, not weighted; their sum is the loss, in nats for kd.
 
@@ -105,21 +115,25 @@ def mlkd_loss(
         teacher_strong: likewise.
         temperature: T_0, the first of the five; the others are 3, 5, 2 and 6.
         variant: "official" or "fixed", see above.
-        standardize: standardise the logits of the kd level by row, over its unbiased standard deviation plus 1e-7. A
+        standardized: standardise the logits of the kd level by row, over its unbiased standard deviation plus 1e-7. A
             constant row then has a gradient of the order of 1e7, as in its authors' code.
 
     Zero where student and teacher differ by a constant in each row. A batch of one has mask fractions of 1.
 
     Raises:
         ValueError: shapes differ, the temperature is not positive, or the variant is unknown.
+
+    Example:
+        >>> student, teacher, student_strong, teacher_strong = torch.randn(4, 4, 100)  # two views of each
+        >>> kd, cc, bc = mlkd_loss(student, teacher, student_strong, teacher_strong)
     """
     _check(temperature, variant)
     weak = paired_logits(student, teacher)
     strong = paired_logits(student_strong, teacher_strong)
     with full_precision(weak[0]):
         temperatures = (temperature, *_LATER)
-        kd_weak = _instance_levels(weak, temperatures, standardize)
-        kd_strong = _instance_levels(strong, temperatures, standardize)
+        kd_weak = _instance_levels(weak, temperatures, standardized)
+        kd_strong = _instance_levels(strong, temperatures, standardized)
         cc = torch.stack([class_relation_loss(*weak, temperature=each).mean() for each in temperatures]).sum()
         bc = torch.stack([batch_relation_loss(*weak, temperature=each).mean() for each in temperatures]).sum()
         if variant == "official":
@@ -135,6 +149,9 @@ def mask_fractions(teacher: Float[Tensor, "batch classes"]) -> tuple[Tensor, Ten
     """Return what fraction of samples, and of classes, is at most as confident as the median one; scalars.
 
     One half for an even number of distinct values; ties and odd numbers raise it, and for one it is 1.
+
+    Example:
+        >>> by_sample, by_class = mask_fractions(torch.randn(4, 100))
     """
     _, logits = paired_logits(teacher, teacher)
     with full_precision(logits):
@@ -150,21 +167,28 @@ def _check(temperature: float, variant: Variant) -> None:
 
 
 class MLKD(Method):
-    """Multi-level logit distillation of two views. No state.
+    """KD at several temperatures, on samples, on batches and on classes, for two views of each image.
+
+    No state.
 
     Args:
         temperature: the first of five temperatures; the others are 3, 5, 2 and 6. 4 on CIFAR-100, 1 on ImageNet.
         variant: "official", what the authors' code computes, or "fixed", the paper's three levels on both views.
-        standardize: standardise the logits of the kd level, as logit standardisation does; its recipes have
+        standardized: standardise the logits of the kd level, as logit standardisation does; its recipes have
             temperature 2.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "mlkd": (0.9, MLKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     views = 2
 
-    def __init__(self, *, temperature: float = 4.0, variant: Variant = "official", standardize: bool = False) -> None:
+    def __init__(self, *, temperature: float = 4.0, variant: Variant = "official", standardized: bool = False) -> None:
         super().__init__()
         _check(temperature, variant)
-        self.temperature, self.variant, self.standardize = temperature, variant, standardize
+        self.temperature, self.variant, self.standardized = temperature, variant, standardized
 
     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
         """Return {"kd", "cc", "bc"}: the levels of samples, classes and the batch."""
@@ -177,18 +201,18 @@ class MLKD(Method):
             teacher.strong.logits,
             temperature=self.temperature,
             variant=self.variant,
-            standardize=self.standardize,
+            standardized=self.standardized,
         )
         return terms._asdict()
 
 
-def _instance_levels(pair: tuple[Tensor, Tensor], temperatures: tuple[float, ...], standardize: bool) -> Tensor:
+def _instance_levels(pair: tuple[Tensor, Tensor], temperatures: tuple[float, ...], standardized: bool) -> Tensor:
     """Return the mean tempered divergence at each temperature, [T]."""
-    student, teacher = (_standardized(logits) if standardize else logits for logits in pair)
+    student, teacher = (_standardised(logits) if standardized else logits for logits in pair)
     return torch.stack([kd_loss(student, teacher, temperature=each).mean() for each in temperatures])
 
 
-def _standardized(logits: Tensor) -> Tensor:
+def _standardised(logits: Tensor) -> Tensor:
     centred = logits - logits.mean(dim=1, keepdim=True)
     return centred / (1e-7 + logits.std(dim=1, keepdim=True))
 

@@ -39,6 +39,10 @@ def nkd_terms(
 
     Raises:
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> target, others = nkd_terms(student, teacher, torch.randint(100, (4,)))
     """
     check_positive("temperature", temperature)
     student, teacher = paired_logits(student, teacher)
@@ -68,17 +72,31 @@ def nkd_loss(
     gamma: float = 1.5,
     temperature: float = 1.0,
 ) -> Float[Tensor, " batch"]:
-    """Return target + gamma non-target per sample, in nats; arguments and errors as in `nkd_terms`."""
+    """Return target + gamma non-target per sample, in nats; arguments and errors as in `nkd_terms`.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> labels = torch.randint(100, (4,))
+        >>> nkd_loss(student, teacher, labels).shape
+        torch.Size([4])
+    """
     target, rest = nkd_terms(student, teacher, labels, temperature=temperature)
     return target + gamma * rest
 
 
 class NKD(Method):
-    """Normalised distillation, mean over the batch, in nats. No state; labels are classes or distributions.
+    """KD in two parts, the label's class and the normalised others; mean over the batch, in nats.
+
+    No state; labels are classes or distributions.
 
     Args:
         gamma: weight of the non-target term.
         temperature: T > 0 of the non-target term.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "nkd": (1.0, NKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, *, gamma: float = 1.5, temperature: float = 1.0) -> None:

@@ -69,6 +69,11 @@ def n_to_one_loss(
 
     Raises:
         ValueError: samples differ, or the student's channels are no multiple of the teacher's.
+
+    Example:
+        >>> student, teacher = torch.randn(4, 8 * 16, 8, 8), torch.randn(4, 16, 8, 8)
+        >>> n_to_one_loss(student, teacher).shape
+        torch.Size([4])
     """
     groups, rest = divmod(student.shape[1], teacher.shape[1])
     if len(student) != len(teacher) or rest or not groups:
@@ -168,7 +173,7 @@ class Expanded(Composite):
 
 
 class NORM(Method):
-    """N-to-one matching of the student's expanded map, mean over the batch.
+    """Many copies of the teacher's map are matched by the student's expanded map, mean over the batch.
 
     The student that is trained has the transform, whose parameters are in its state dict; the method has none.
     Its batch norms need more than one value per channel.
@@ -182,6 +187,11 @@ class NORM(Method):
         schedule: how the factor beta changes over the epochs, on "cifar" (240) and on "imagenet" (100).
         conv_init: how the transform starts: "kaiming", as the authors have it in all students but ShuffleNets;
             "default", torch's, as in these.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "norm": (1.0, NORM)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     student_needs = ("expanded",)

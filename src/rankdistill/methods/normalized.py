@@ -31,6 +31,10 @@ def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 
 
     Raises:
         ValueError: the scale is not positive and finite.
+
+    Example:
+        >>> normalized_logits(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[-3.0619,  0.0000,  3.0619]])
     """
     check_positive("scale", scale)
     with full_precision(logits):
@@ -38,12 +42,19 @@ def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 
 
 
 class NormalizedCE(Method):
-    """Cross-entropy of normalised logits with the labels, in nats, mean over the batch. No state.
+    """Cross-entropy with the labels of logits that are normalised to one scale, as NORM trains; in nats.
+
+    No state.
 
     Labels are classes [B] int64 or distributions [B, K].
 
     Args:
         scale: standard deviation of the normalised logits.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "normalized_ce": (0.1, NormalizedCE)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     reads_teacher = False
@@ -64,11 +75,18 @@ class NormalizedCE(Method):
 
 
 class NormalizedKD(Method):
-    """Vanilla knowledge distillation between normalised logits, mean over the batch, in nats. No state.
+    """KD between logits that are normalised to one scale, as NORM trains; mean over the batch, in nats.
+
+    No state.
 
     Args:
         temperature: T > 0; divides normalised logits.
         scale: standard deviation of the normalised logits.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "normalized_kd": (0.9, NormalizedKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, *, temperature: float = 4.0, scale: float = 2.5) -> None:

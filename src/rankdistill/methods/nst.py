@@ -36,6 +36,11 @@ def nst_loss(student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "batc
 
     Raises:
         ValueError: the batches differ.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
+        >>> nst_loss(student, teacher).shape
+        torch.Size([4])
     """
     student, teacher = paired_features(student, teacher)
     with full_precision(student):
@@ -52,10 +57,17 @@ def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 class NST(Method):
-    """Neuron selectivity transfer at every stage, summed over stages, mean over the batch. No state.
+    """The student's channels select what the teacher's select, at every stage; mean over the batch.
+
+    No state.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "nst": (50.0, NST)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, stages: Sequence[StagePair]) -> None:

@@ -48,6 +48,10 @@ def negative_margin(weight: Float[Tensor, " channels"], bias: Float[Tensor, " ch
 
     Where less than one in a thousand values is negative, it is -3 |weight|, as in the authors' code. Where the weight
     is zero, x is the bias, and the margin the lesser of it and zero.
+
+    Example:
+        >>> negative_margin(torch.ones(2), torch.zeros(2))
+        tensor([-0.7979, -0.7979])
     """
     deviation, mean = weight.detach().double().abs(), bias.detach().double()
     ratio = mean / torch.where(deviation == 0.0, 1.0, deviation)
@@ -72,6 +76,11 @@ def margin_distance(
         margin: [C], negative: what replaces lower values.
 
     Zero where the teacher is not positive and the student not above its margin-ReLU.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
+        >>> margin_distance(student, teacher, torch.full((16,), -0.1)).shape
+        torch.Size([4])
     """
     with full_precision(student):
         student = at_least_float32(student)
@@ -83,7 +92,7 @@ def margin_distance(
 
 
 class OFD(Method):
-    """Margin-ReLU feature distillation, mean over the batch.
+    """The student's maps before the ReLU approach the teacher's, where that is active, above a margin.
 
     Parameters: a 1x1 convolution and a batch norm for each stage. Its batch norms need more than one value per channel.
     State: none but these; margins are constants, and in the state dict.
@@ -91,6 +100,11 @@ class OFD(Method):
     Args:
         student_channels: role -> channels of the student's feature, from the shallowest.
         margins: role -> margins of the teacher's channels, [C], from the shallowest: as many roles, pairwise.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "ofd": (0.001, OFD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     teacher_mode = "batch_stats"

@@ -40,6 +40,11 @@ def pkt_loss(
 
     Raises:
         ValueError: the batches differ.
+
+    Example:
+        >>> student, teacher = torch.randn(4, 64), torch.randn(4, 128)  # pooled features [batch, width]
+        >>> pkt_loss(student, teacher).shape
+        torch.Size([])
     """
     student, teacher = paired_features(student, teacher)
     with full_precision(student):
@@ -60,7 +65,15 @@ def _similarities(features: Tensor) -> Tensor:
 
 
 class PKT(Method):
-    """Probabilistic knowledge transfer of pooled features, on this process's batch, in nats. No state."""
+    """The student learns the probabilities with which its teacher's pooled features find each other, in nats.
+
+    No state.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "pkt": (30000.0, PKT)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+    """
 
     student_needs = teacher_needs = ("pooled",)
 

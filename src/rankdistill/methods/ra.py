@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output, Runs
 from ..numerics import at_least_float32, check_choice, paired_logits
@@ -59,6 +59,11 @@ def rank_alignment_loss(
 
     Raises:
         ValueError: the shapes differ, epsilon is not positive and finite, or an option is unknown.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> rank_alignment_loss(student, teacher, epsilon=0.1, units="logit").shape
+        torch.Size([4])
     """
     check_options(distance, units)
     student, teacher = paired_logits(student, teacher)
@@ -124,42 +129,8 @@ def check_schedule(epsilon: float, end: float | None, epochs: int | None, schedu
         raise ValueError(f"a {schedule} epsilon ends at {end} in epoch {epochs}: give both, the epoch being 2 or more")
 
 
-class RankAlignmentLoss(nn.Module):
-    """`rank_alignment_loss` averaged over the batch: `RankAlignmentLoss(epsilon=0.1)(student_logits, teacher_logits)`.
-
-    Args:
-        epsilon, distance, regularization, units: as in `rank_alignment_loss`.
-    """
-
-    def __init__(
-        self,
-        *,
-        epsilon: float = 1.0,
-        distance: Distance = "l2",
-        regularization: Regularization = "l2",
-        units: Units = "rank",
-    ) -> None:
-        super().__init__()
-        check_options(distance, units)
-        self.epsilon = epsilon
-        self.distance: Distance = distance
-        self.regularization: Regularization = regularization
-        self.units: Units = units
-
-    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the mean loss, a scalar, of logits [B, C] and [B, C]."""
-        return rank_alignment_loss(
-            student,
-            teacher,
-            epsilon=self.epsilon,
-            distance=self.distance,
-            regularization=self.regularization,
-            units=self.units,
-        ).mean()
-
-
 class RA(Method):
-    """Rank alignment, mean over the batch.
+    """The student ranks the classes as its teacher does, by differentiable ranks; mean over the batch.
 
     State: the measured epsilon, if it is "auto"; otherwise none.
 
@@ -174,6 +145,11 @@ class RA(Method):
 
     Raises:
         ValueError: an argument is out of range or has no effect.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "ra": (5.0, RA)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     observes = True

@@ -45,6 +45,11 @@ def hierarchical_context_loss(
 
     The maps count with weight 1; their adaptive averages of 4x4, 2x2 and 1x1, as far as these are less than H, each
     with half the weight before; the sum is divided by that of the weights. Zero where the maps are equal.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
+        >>> hierarchical_context_loss(student, teacher).shape
+        torch.Size([4])
     """
     with full_precision(student):
         student = at_least_float32(student)
@@ -99,7 +104,7 @@ class Fusion(nn.Module):
 
 
 class ReviewKD(Method):
-    """Knowledge review: each teacher level is compared with a fusion of the student's levels from there on down.
+    """Each level of the teacher is compared with a fusion of the student's levels from there on down.
 
     Parameters: the fusions, the deepest first. Their batch norms need batches of two or more. No other state.
 
@@ -109,6 +114,11 @@ class ReviewKD(Method):
         max_mid_channels: what is passed between levels has as many channels as the student's last level, but no more
             than these.
         warmup_epochs: the weight grows linearly until this epoch, counted from 1; 1 for no warm-up.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "reviewkd": (0.6, ReviewKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(

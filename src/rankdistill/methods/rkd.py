@@ -37,6 +37,11 @@ def rkd_distance_loss(
 
     Raises:
         ValueError: the batches differ.
+
+    Example:
+        >>> student, teacher = torch.randn(4, 64), torch.randn(4, 128)  # pooled features [batch, width]
+        >>> rkd_distance_loss(student, teacher).shape
+        torch.Size([])
     """
     student, teacher = paired_features(student, teacher)
     with full_precision(student):
@@ -59,6 +64,11 @@ def rkd_angle_loss(
 
     Raises:
         ValueError: the batches differ.
+
+    Example:
+        >>> student, teacher = torch.randn(4, 64), torch.randn(4, 128)  # pooled features [batch, width]
+        >>> rkd_angle_loss(student, teacher).shape
+        torch.Size([])
     """
     student, teacher = paired_features(student, teacher)
     with full_precision(student):
@@ -85,7 +95,9 @@ def _differences(features: Tensor) -> Tensor:
 
 
 class RKD(Method):
-    """Relational distillation of pooled features, on this process's batch. No state.
+    """The student learns the distances and angles between its teacher's pooled features of a batch.
+
+    No state.
 
     Args:
         distance_weight: finite and not negative.
@@ -93,6 +105,11 @@ class RKD(Method):
 
     Raises:
         ValueError: a weight is out of range.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "rkd": (1.0, RKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     student_needs = teacher_needs = ("pooled",)

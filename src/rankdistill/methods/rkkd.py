@@ -43,6 +43,11 @@ def rkkd_loss(
 
     Raises:
         ValueError: the shapes differ, there is one class, or the steepness is not positive.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
+        >>> rkkd_loss(student, teacher).shape
+        torch.Size([4])
     """
     check_positive("steepness", steepness)
     student, teacher = paired_logits(student, teacher)
@@ -98,10 +103,17 @@ def _signs(logits: Tensor, first: slice, steepness: float) -> Tensor:
 
 
 class RKKD(Method):
-    """The reconstructed Kendall ranking loss, mean over the batch. No state.
+    """The student orders each pair of classes as its teacher does, after Kendall's tau (a reconstruction).
+
+    No state.
 
     Args:
         steepness: k > 0; 100 is said to be the most accurate of the paper's.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "rkkd": (0.9, RKKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, *, steepness: float = 100.0) -> None:

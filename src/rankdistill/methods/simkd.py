@@ -55,6 +55,11 @@ def projected_feature_loss(
 
     Raises:
         ValueError: samples or channels differ.
+
+    Example:
+        >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
+        >>> projected_feature_loss(student, teacher).shape
+        torch.Size([4])
     """
     if student.shape[:2] != teacher.shape[:2]:
         raise ValueError(
@@ -145,7 +150,7 @@ def _pooled(x: Tensor) -> Tensor:
 
 
 class SimKD(Method):
-    """The student's projected map near the teacher's, mean over the batch.
+    """The student reuses the teacher's classifier, and learns the map that this reads; mean over the batch.
 
     The student that is trained and deployed has the projector and the teacher's classifier in its state dict; the
     method has no state but its copy of the classifier. The projector's batch norms need more than one value a channel.
@@ -157,6 +162,11 @@ class SimKD(Method):
         weight: of the teacher's classifier, [K, C].
         bias: of the same, [K], or None.
         factor: the teacher's channels over those of the projector's middle; 2 in the paper.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "simkd": (1.0, SimKD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     student_needs = teacher_needs = ("last",)

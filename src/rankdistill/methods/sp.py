@@ -45,6 +45,11 @@ def sp_loss(student: Float[Tensor, "batch ..."], teacher: Float[Tensor, "batch .
 
     Raises:
         ValueError: the batches differ.
+
+    Example:
+        >>> student, teacher = torch.randn(4, 16, 8, 8), torch.randn(4, 32, 4, 4)  # [batch, ...] of any size
+        >>> sp_loss(student, teacher).shape
+        torch.Size([])
     """
     student, teacher = paired_features(student, teacher)
     with full_precision(student):
@@ -52,12 +57,19 @@ def sp_loss(student: Float[Tensor, "batch ..."], teacher: Float[Tensor, "batch .
 
 
 class SP(Method):
-    """Similarity preserving at the deepest stage, on this process's batch. No state.
+    """The student learns which samples of a batch are alike for its teacher, at the deepest stage.
+
+    No state.
 
     Args:
         student_role: where the student's features are read.
         teacher_role: where the teacher's are. `for_pair` takes the deepest stages, whatever their shapes; "last" of
             a network without stages.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "sp": (3000.0, SP)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, student_role: str, teacher_role: str) -> None:

@@ -46,6 +46,11 @@ def vid_loss(
 
     Raises:
         ValueError: the batches differ.
+
+    Example:
+        >>> mean, teacher = torch.randn(2, 4, 16, 8, 8)
+        >>> vid_loss(mean, teacher, torch.full((16,), 5.0)).shape
+        torch.Size([4])
     """
     mean, teacher = paired_features(mean, teacher)
     with full_precision(mean):
@@ -54,7 +59,7 @@ def vid_loss(
 
 
 class VID(Method):
-    """Variational information distillation at every stage, summed over stages, mean over the batch, in nats.
+    """The student's maps say as much as they can of the teacher's, at every stage; mean over the batch, in nats.
 
     State: the convolutions and the variances, all trained.
 
@@ -65,6 +70,11 @@ class VID(Method):
 
     Raises:
         ValueError: a variance is out of range.
+
+    Example:
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "vid": (1.0, VID)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     def __init__(self, stages: Sequence[StagePair], *, initial_variance: float = 5.0, eps: float = 1e-5) -> None:

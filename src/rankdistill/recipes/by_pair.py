@@ -180,7 +180,7 @@ LSKD_MLKD = _column((None, 9.0, 9.0, 9.0, 6.0, 9.0), (6.0, 6.0, 9.0, None, None)
 def lskd_mlkd(teacher: str, student: str) -> Losses:
     """Return MLKD on standardised logits, with the weight of the pair's published log, else the code's default, 9."""
     weight = LSKD_MLKD.get((teacher, student), 9.0)
-    mlkd = loss("mlkd", weight, temperature=2.0, variant="official", standardize=True)
+    mlkd = loss("mlkd", weight, temperature=2.0, variant="official", standardized=True)
     return {"task": loss("ce", 0.1, each_view=True), "mlkd": mlkd}
 
 

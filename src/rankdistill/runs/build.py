@@ -23,7 +23,7 @@ from ..data.dataset import DataSet
 from ..data.schedule import Batches
 from ..methods import METHODS
 from ..methods.combine import EachView
-from ..methods.lskd import Standardized, check_standardizable
+from ..methods.lskd import Standardized
 from ..models import MODELS
 from ..training.clock import Clock
 from ..training.plan import Plan, Watcher
@@ -221,21 +221,19 @@ def terms(losses: Mapping[str, Any]) -> dict[str, tuple[float, Callable[[Pair], 
 
 def _method(config: Any, pair: Pair) -> Method:
     method = METHODS[config.method].for_pair(pair, **_options(config))
-    if config.standardized:
+    if getattr(config, "standardized", False):
         method = Standardized(method)
-    return EachView(method) if config.each_view else method
+    return EachView(method) if getattr(config, "each_view", False) else method
 
 
 def check_options(losses: Mapping[str, Any]) -> None:
     """Let the methods that need no pair check their options.
 
     Raises:
-        ValueError: an option is out of its range, or a method is to be standardised that cannot be.
+        ValueError: an option is out of its range.
     """
     for config in losses.values():
         method = METHODS[config.method]
-        if config.standardized:
-            check_standardizable(method)
         if method.for_pair.__func__ is Method.for_pair.__func__:  # type: ignore[attr-defined]
             method(**_options(config))
 

@@ -8,31 +8,38 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
+import tyro
+
+from ..contract import Method
 from ..methods import METHODS
 from ..training.updates import UPDATES
 
 SHARED_OPTIONS = ("weight", "each_view", "standardized")
-"""Options that every loss of a run has, beside those of its method."""
+"""Options that losses of a run have beside those of their methods; the last two only where they work."""
+
+_Weight = Annotated[float, tyro.conf.arg(help="what the loss is multiplied by")]
+_EachView = Annotated[bool, tyro.conf.arg(help="apply the loss to both views of an image, and add the two")]
+_Standardized = Annotated[bool, tyro.conf.arg(help="standardise the logits of each image first, as LSKD does")]
 
 
 @functools.cache
 def options_of(name: str) -> type[Any]:
     """Return a frozen dataclass of a method's weight and options, made from the method's signature.
 
-    Beside the method's own options there are `weight`; `each_view`, to apply a one-view method to both views; and
-    `standardized`, to apply it to standardised logits, as LSKD does.
+    Beside the method's own options there are `weight`; for a method of one view `each_view`, to apply it to both views;
+    and for a method that reads logits once `standardized`, to apply it to standardised logits, as LSKD does.
 
     Raises:
         ValueError: there is no such method; the nearest names are given.
     """
     method = look_up(METHODS, name, "method")
-    shared: list[tuple[str, Any, Any]] = [
-        ("weight", float, field(default=1.0)),
-        ("each_view", bool, field(default=False)),
-        ("standardized", bool, field(default=False)),
-    ]
+    shared: list[tuple[str, Any, Any]] = [("weight", _Weight, field(default=1.0))]
+    if method.views == 1 and method.forward is Method.forward:
+        shared.append(("each_view", _EachView, field(default=False)))
+    if method.reads_logits_once:
+        shared.append(("standardized", _Standardized, field(default=False)))
     return _dataclass_of(method, shared, {"method": name}, functools.partial(_reduced, loss, "method"))
 
 
@@ -64,7 +71,8 @@ def _dataclass_of(
     hints = get_type_hints(kind.__init__)
     keywords = [p for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
     fields = [*shared, *((p.name, hints[p.name], field(default=p.default)) for p in keywords)]
-    about = {"__doc__": inspect.getdoc(kind), "__reduce__": lambda options: reduced(options)}
+    text = (inspect.getdoc(kind) or "").split("\n\nExample:")[0]
+    about = {"__doc__": text, "__reduce__": lambda options: reduced(options)}
     return dataclasses.make_dataclass(kind.__name__, fields, frozen=True, namespace=namespace | about)
 
 

@@ -53,6 +53,10 @@ def soft_rank(
     Raises:
         TypeError: the values are not floating point.
         ValueError: epsilon is not positive and finite, or `dim` or `regularization` is unknown.
+
+    Example:
+        >>> soft_rank(torch.tensor([2.0, 0.5, 1.0, -1.0]), epsilon=0.1)
+        tensor([1., 3., 2., 4.])
     """
     _check(values, dim, epsilon, regularization)
     scale = -1.0 / epsilon if descending else 1.0 / epsilon
@@ -105,6 +109,10 @@ def soft_sort(
     Raises:
         TypeError: the values are not floating point.
         ValueError: epsilon is not positive and finite, or `dim` or `regularization` is unknown.
+
+    Example:
+        >>> soft_sort(torch.tensor([2.0, 0.5, 1.0, -1.0]), epsilon=0.1)
+        tensor([ 2.0000,  1.0000,  0.5000, -1.0000])
     """
     _check(values, dim, epsilon, regularization)
 
@@ -119,6 +127,9 @@ def rank_regime(logits: Tensor, epsilon: float = 1.0, *, regularization: Regular
 
     Raises:
         TypeError, ValueError: as `soft_rank`.
+
+    Example:
+        >>> regime = rank_regime(torch.randn(4, 100), epsilon=0.1)
     """
     _check(logits, -1, epsilon, regularization)
     n = logits.shape[-1]

@@ -150,6 +150,10 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, so
 
     Raises:
         ValueError: a tensor is missing, unexpected or of another shape; the first is named.
+
+    Example:
+        >>> network = MODELS["resnet8"](10)
+        >>> load_into(network, network.state_dict(), name="resnet8", source="another network")
     """
     own = module.state_dict()
     missing = [key for key in own if key not in weights]
