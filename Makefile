@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method test-matrix bench-losses bench-methods
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method test-matrix bench-losses bench-methods test-faults
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: $(INSTALLED)  ## Run the tests
 
 test-matrix: $(INSTALLED)  ## Every setting on every pair, and runs killed at every step (about an hour)
 	$(BIN)/python -m pytest tests/matrix tests/training/test_resume.py --whole-matrix
+
+test-faults: $(INSTALLED)  ## Every reader of files on 5,000 inputs that are nearly right, of which `make test` has 100 (half an hour)
+	$(BIN)/python -m pytest tests/faults --fuzz-inputs 5000 --numprocesses auto
 
 lint: $(INSTALLED)  ## Check format, style, types and import rules
 	$(BIN)/ruff format --check .

@@ -15,6 +15,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--whole-matrix", action="store_true", help="run tests/matrix on every setting and pair, not the quick part"
     )
+    parser.addoption(
+        "--fuzz-inputs", type=int, default=100, metavar="N", help="how many inputs each test of tests/faults has (100)"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

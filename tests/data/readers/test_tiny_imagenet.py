@@ -151,6 +151,13 @@ def test_validation_images_in_folders_of_classes_are_read(tree: Path, inner: str
     order = before.test.labels.argsort(stable=True)
     assert torch.equal(data.test.images, before.test.images[order])
     assert torch.equal(data.train.images, before.train.images)
+    if annotated:
+        (tree / "val" / "n01" / inner / "val_1.JPEG").rename(tree / "val" / "n02" / inner / "val_1.JPEG")
+        with pytest.raises(
+            DataError, match=r"only one of .* and the folders of val in .* has val_1.JPEG as n01 \(2 such"
+        ):
+            load(tree)
+        (tree / "val" / "n02" / inner / "val_1.JPEG").rename(tree / "val" / "n01" / inner / "val_1.JPEG")
     (tree / "val" / "n01").rename(tree / "val" / "n07")
     with pytest.raises(DataError, match=r"val in .* has the class 'n07', which wnids.txt lacks"):
         load(tree)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import stat
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
 
 import torch
 
@@ -18,11 +15,9 @@ from ..subsets import a_fifth
 from .decoded import read_parts
 from .files import Files, mark_of, read_regular
 from .images import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD, square_of
-from .labels import ordered, tell_absent
+from .lists import PARTS, Row, ordered, rows_of, tell_absent
 
-_PARTS = ("train", "test", "val")
 _REMEDY = "replace it, or take it off the list"
-_LINE, _LIST = 2**16, 2**30  # the most characters of a line, and bytes of the file
 
 
 def load(request: Request) -> DataSet:
@@ -49,7 +44,7 @@ def load(request: Request) -> DataSet:
     if root is None:
         raise DataError("csv needs a root: the CSV file with the columns path and label")
     size = request.size(IMAGENET_SIZE)
-    rows = _rows(root)
+    rows = rows_of(root)
     ordered(str(root), (row.label for row in rows))  # also of what is not read
     parts = _parts(root, rows)
     names = ordered(str(root), (row.label for row in parts["train"]))
@@ -70,73 +65,20 @@ def load(request: Request) -> DataSet:
     return DataSet("csv", train, test, names, IMAGENET_MEAN, IMAGENET_STD)
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A line of the list, counted from 1; `split` is empty where there is no such column."""
-
-    line: int
-    path: str
-    label: str
-    split: str
-
-
-def _rows(root: Path) -> list[_Row]:
-    if not root.is_file():
-        raise DataError(f"there is no file {root}: give a CSV file with the columns path and label")
-    if root.stat().st_size > _LIST:
-        raise DataError(f"{root} has {root.stat().st_size:,} bytes: at most {_LIST:,} are read of a list of images")
-    try:
-        with root.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(_lines(file), strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            if missing := [name for name in ("path", "label") if columns.count(name) != 1]:
-                raise DataError(
-                    f"{root} has the columns {', '.join(columns) or 'none'}, not {' and '.join(missing)} once: give a "
-                    "header path,label or path,label,split"
-                )
-            rows = [_row(root, reader.line_num, columns, cells) for cells in reader if cells]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{root} is no CSV file in UTF-8 ({error}): write it anew") from error
-    return rows
-
-
-def _lines(file: TextIO) -> Iterator[str]:
-    """Yield the lines of a file; a single one of gigabytes would fill the memory."""
-    while line := file.readline(_LINE + 1):
-        if len(line) > _LINE:
-            raise csv.Error(f"a line has more than {_LINE} characters")
-        yield line
-
-
-def _row(root: Path, line: int, columns: list[str], cells: list[str]) -> _Row:
-    if len(cells) > len(columns):
-        raise DataError(
-            f"line {line} of {root} has {len(cells)} cells for {len(columns)} columns: quote a cell with a comma"
-        )
-    found = dict(zip(columns, cells, strict=False))
-    path, label, split = found.get("path", ""), found.get("label", "").strip(), found.get("split", "").strip()
-    if not path or not label or "\0" in path or ("split" in columns and split not in _PARTS):
-        raise DataError(
-            f"line {line} of {root} has path {path!r}, label {label!r} and split {split!r}: give all of them, and "
-            f"{', '.join(_PARTS)} as split"
-        )
-    return _Row(line, path, label, split)
-
-
-def _parts(root: Path, rows: list[_Row]) -> dict[str, list[_Row]]:
+def _parts(root: Path, rows: list[Row]) -> dict[str, list[Row]]:
     """Return the training and the test rows."""
     if rows and not rows[0].split:
         number = {label: number for number, label in enumerate(sorted({row.label for row in rows}))}
         chosen = a_fifth(torch.tensor([number[row.label] for row in rows])).tolist()
         rows = [replace(row, split="test" if test else "train") for row, test in zip(rows, chosen, strict=True)]
-    by_split = {part: [row for row in rows if row.split == part] for part in _PARTS}
+    by_split = {part: [row for row in rows if row.split == part] for part in PARTS}
     parts = {"train": by_split["train"], "test": by_split["test"] or by_split["val"]}
     for part, chosen in parts.items():
         if not chosen:
             raise DataError(f"{root} lists no {part} images: mark some so in the column split, or leave the column out")
     if by_split["test"] and by_split["val"]:
         warnings.warn(f"{root} has test and val: the {len(by_split['val'])} of val are not read", stacklevel=2)
-    first: dict[str, _Row] = {}
+    first: dict[str, Row] = {}
     for row in (*parts["train"], *parts["test"]):
         before = first.setdefault(os.path.normpath(root.parent / row.path), row)
         if before.split != row.split:
@@ -151,7 +93,7 @@ def _parts(root: Path, rows: list[_Row]) -> dict[str, list[_Row]]:
     return parts
 
 
-def _files(root: Path, rows: list[_Row]) -> Files:
+def _files(root: Path, rows: list[Row]) -> Files:
     folder = root.parent
     marks = {}
     for row in rows:

@@ -14,7 +14,7 @@ from ..subsets import a_fifth
 from .decoded import Listed, read_parts
 from .files import Files, in_folder
 from .images import IMAGENET_MEAN, IMAGENET_SIZE, IMAGENET_STD, is_image, square_of
-from .labels import tell_absent
+from .lists import tell_absent
 
 _REMEDY = "replace it, or take it out"
 

@@ -4,6 +4,8 @@ Stanford's course CS231n (Le and Yang, Tiny ImageNet Visual Recognition Challeng
 without unpacking it, or from the folder that it holds. The official test images have no labels, so the validation
 images are the test part, as in papers. Labels follow the sorted WordNet ids, as in published checkpoints, and not
 the order of wnids.txt. About 1.7 % of the images are grey JPEGs; they become RGB.
+
+This file is longer than those of other data sets, since people keep this one in four layouts.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from .decoded import read_parts
 from .download import fetch
 from .files import Files, in_folder, in_zip
 from .images import Decode, UndecodableError, is_image, open_rgb, square
+from .lists import tell_absent
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,6 +72,7 @@ def load(request: Request) -> DataSet:
             raise DataError(f"wnids.txt in {files.where} lists {len(set(wnids))} of {len(wnids)} classes: {_REMEDY}")
         parts = {"train": (files, _train_files(files, wnids)), "test": (files, _test_files(files, wnids))}
         names = request.classes("tiny_imagenet", wnids)
+        tell_absent(f"val in {files.where}", names, (label for _, label in parts["test"][1]))
         train, test = read_parts(
             "tiny_imagenet", parts, _decode_to(size), size=size, num_classes=len(names), cache=request.cache
         )
@@ -124,31 +128,45 @@ def _labelled(by_class: Mapping[str, Sequence[str]], wnids: Sequence[str]) -> li
 def _test_files(files: Files, wnids: Sequence[str]) -> list[tuple[str, int]]:
     """Return (name, label) of the validation images: in the order of val_annotations.txt, or by label if sorted.
 
-    Many people's scripts sort these images into val/<wnid>/, with or without a folder images in it, as training has it.
+    Many people's scripts sort these images into val/<wnid>/, with or without a folder images in it, as training has it,
+    and some remove val_annotations.txt. Where it is there, it must agree.
     """
     by_class = _by_folder(files, "val", wnids)
     together = by_class.pop("images", [])
-    if not together and any(by_class.values()):
-        if unknown := sorted(by_class.keys() - set(wnids)):
-            raise DataError(f"val in {files.where} has the class {unknown[0]!r}, which wnids.txt lacks: {_REMEDY}")
-        return _labelled(by_class, wnids)
-    label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    listed: dict[str, int] = {}
+    if together or not any(by_class.values()):
+        label_of = {wnid: label for label, wnid in enumerate(wnids)}
+        listed = {f"val/images/{file}": label_of[wnid] for file, wnid in _annotated(files, wnids).items()}
+        present = {name for name in files.marks if name.startswith("val/") and is_image(name)}
+        if listed.keys() != present:
+            first = min(listed.keys() ^ present)
+            raise DataError(f"only one of {_ANNOTATIONS} and val/images in {files.where} has {first}: {_REMEDY}")
+        return list(listed.items())
+    if unknown := sorted(by_class.keys() - set(wnids)):
+        raise DataError(f"val in {files.where} has the class {unknown[0]!r}, which wnids.txt lacks: {_REMEDY}")
+    if _ANNOTATIONS in files.marks:
+        sorted_so = {(name.rpartition("/")[2], wnid) for wnid, names in by_class.items() for name in names}
+        if wrong := sorted(sorted_so ^ set(_annotated(files, wnids).items())):
+            raise DataError(
+                f"only one of {_ANNOTATIONS} and the folders of val in {files.where} has {wrong[0][0]} as {wrong[0][1]}"
+                f" ({len(wrong)} such): {_REMEDY}"
+            )
+    return _labelled(by_class, wnids)
+
+
+def _annotated(files: Files, wnids: Sequence[str]) -> dict[str, str]:
+    """Return the WordNet id of each validation image."""
+    found: dict[str, str] = {}
     for number, line in enumerate(files.text(_ANNOTATIONS).splitlines(), start=1):
         file, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
-        if wnid not in label_of:
+        if wnid not in wnids:
             raise DataError(
                 f"line {number} of {_ANNOTATIONS} in {files.where} has the class {wnid!r}, which wnids.txt lacks: "
                 f"{_REMEDY}"
             )
-        if listed.setdefault(f"val/images/{file}", label_of[wnid]) != label_of[wnid]:
+        if found.setdefault(file, wnid) != wnid:
             raise DataError(f"line {number} of {_ANNOTATIONS} in {files.where} gives {file} another class: {_REMEDY}")
-    present = {name for name in files.marks if name.startswith("val/") and is_image(name)}
-    if listed.keys() != present:
-        first = min(listed.keys() ^ present)
-        raise DataError(f"only one of {_ANNOTATIONS} and val/images in {files.where} has {first}: {_REMEDY}")
-    return list(listed.items())
+    return found
 
 
 def _class_names(files: Files, wnids: Sequence[str]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 import pytest
 
 from rankdistill.data import DataError
-from rankdistill.data.readers.labels import ordered, tell_absent
+from rankdistill.data.readers.lists import ordered, tell_absent
 
 
 @pytest.mark.parametrize(
