@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rankdistill import METHODS, Batch, Losses, Method, Network, Output, assemble
+from rankdistill.assembly import pair_of
 from rankdistill.models.resnet import ResNet
+from rankdistill.taps import roles
 
 CLASSES = 5
 SAMPLES = 12
@@ -29,17 +32,27 @@ def small_teacher(num_classes: int = CLASSES) -> ResNet:
 
 
 def assembled(
-    name: str, student: nn.Module | None = None, teacher: nn.Module | None = None, *, side: int = SIDE
-) -> tuple[Method, Network, Network]:
-    """Return a method with its default options, and the networks: small ones of ours where none are given."""
+    name: str, student: nn.Module | None = None, teacher: nn.Module | None = None, *, side: int = SIDE, **options: Any
+) -> tuple[Any, Network, Network]:
+    """Return a method, and the networks: small ones of ours where none are given."""
     labels = torch.arange(SAMPLES) % CLASSES
     student, teacher = student or small_student(), teacher or small_teacher()
-    terms, images = {name: (1.0, METHODS[name])}, torch.zeros(2, 3, side, side)
+    terms = {name: (1.0, functools.partial(METHODS[name].for_pair, **options))}
+    images = torch.zeros(2, 3, side, side)
     whole, trained, frozen = assemble(terms, student, teacher, images, num_samples=SAMPLES, labels=labels)
     method = whole.methods[name]
     assert isinstance(method, Method)
     assert frozen is not None
     return method, trained, frozen
+
+
+def for_networks(name: str, student: nn.Module, teacher: nn.Module, *, side: int = SIDE, **options: Any) -> Any:
+    """Return a method for two networks, which stay as they are: neither adapted nor frozen."""
+    probes = [Network(module, roles(module)) for module in (student, teacher)]
+    pair = pair_of(*probes, torch.zeros(2, 3, side, side), num_samples=SAMPLES)
+    for probe in probes:
+        probe.close()
+    return METHODS[name].for_pair(pair, **options)
 
 
 def batch_of(step: int = 0, *, size: int = 6, side: int = SIDE, views: int = 2) -> Batch:

@@ -18,14 +18,13 @@ from contract_methods import (
 )
 from torch import Tensor, nn
 
-from rankdistill.assembly import pair_of
+from rankdistill.assembly import assemble
 from rankdistill.contract import Batch, Losses, Method, Output
 from rankdistill.methods.ce import CrossEntropy
 from rankdistill.methods.combine import EachView, Sum
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import Network
 from rankdistill.numerics import at_least_float32, full_precision, paired_logits
-from rankdistill.taps import roles, select_roles
 
 STUDENT_WIDTHS = (8, 8, 12, 16)
 TEACHER_WIDTHS = (8, 12, 16, 24)
@@ -37,18 +36,12 @@ def small(widths: tuple[int, int, int, int] = STUDENT_WIDTHS) -> ResNet:
     return ResNet(8, widths, 5)
 
 
-def assemble(name: str, *, seed: int = 0) -> tuple[Method, Network, Network]:
-    """Build a contract method and its two networks in the order in which a run does."""
+def assembled(name: str, *, seed: int = 0) -> tuple[Method, Network, Network]:
+    """Return a contract method and its two networks."""
     torch.manual_seed(seed)
-    student, teacher = small(), small(TEACHER_WIDTHS)
-    probes = Network(student, roles(student)), Network(teacher, roles(teacher))
-    pair = pair_of(*probes, torch.zeros(1, 3, 16, 16), num_samples=12)
-    for probe in probes:
-        probe.close()
-    method = CONTRACT_METHODS[name].for_pair(pair)
-    adapted = method.adapt(student)
-    taps = select_roles(adapted, method.student_needs), select_roles(teacher, method.teacher_needs)
-    return method, Network(adapted, taps[0]), Network(teacher, taps[1], frozen=True, mode=method.teacher_mode)
+    terms, images = {name: (1.0, CONTRACT_METHODS[name])}, torch.zeros(2, 3, 16, 16)
+    whole, student, teacher = assemble(terms, small(), small(TEACHER_WIDTHS), images, num_samples=12)
+    return whole.methods[name], student, teacher
 
 
 def train(method: Method, student: Network, teacher: Network, steps: range) -> list[Tensor]:
@@ -207,7 +200,7 @@ class TestMethod:
 
     @pytest.mark.parametrize("name", CONTRACT_METHODS)
     def test_gradients_reach_student_and_method_but_no_teacher(self, name):
-        method, student, teacher = assemble(name)
+        method, student, teacher = assembled(name)
         sum(method(random_batch(), student, teacher).values()).backward()
         trained = {
             key: parameter
@@ -222,19 +215,19 @@ class TestMethod:
 
     @pytest.mark.parametrize("name", CONTRACT_METHODS)
     def test_teacher_is_equal_before_and_after_training(self, name):
-        method, student, teacher = assemble(name)
+        method, student, teacher = assembled(name)
         before = copy.deepcopy(teacher.module.state_dict())
         train(method, student, teacher, range(3))
         torch.testing.assert_close(teacher.module.state_dict(), before, rtol=0, atol=0)
 
     @pytest.mark.parametrize("name", CONTRACT_METHODS)
     def test_reloaded_run_continues_bit_for_bit(self, name):
-        method, student, teacher = assemble(name)
+        method, student, teacher = assembled(name)
         train(method, student, teacher, range(2))
         saved = copy.deepcopy((student.module.state_dict(), method.state_dict(), teacher.module.state_dict()))
         expected = train(method, student, teacher, range(2, 5))
 
-        method, student, teacher = assemble(name, seed=1)
+        method, student, teacher = assembled(name, seed=1)
         for module, state in zip((student.module, method, teacher.module), saved, strict=True):
             module.load_state_dict(state)
         assert train(method, student, teacher, range(2, 5)) == expected
@@ -242,7 +235,7 @@ class TestMethod:
     @pytest.mark.parametrize("name", CONTRACT_METHODS)
     @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda method: pickle.loads(pickle.dumps(method))])
     def test_a_copy_is_independent_and_equal(self, name, duplicate):
-        method, student, teacher = assemble(name)
+        method, student, teacher = assembled(name)
         train(method, student, teacher, range(2))
         other = duplicate(method)
         before = copy.deepcopy(other.state_dict())
@@ -262,7 +255,7 @@ class TestMethod:
         ],
     )
     def test_state_dict_is_the_methods_state_and_nothing_else(self, name, keys):
-        method, _, _ = assemble(name)
+        method, _, _ = assembled(name)
         assert list(method.state_dict()) == keys
         assert list(Sum(task=(1.0, CrossEntropy()), own=(1.0, method)).state_dict()) == [
             f"methods.own.{k}" for k in keys
@@ -273,7 +266,7 @@ class TestMethod:
 
 class TestOptionalPoints:
     def test_widened_student_is_deployed_merged(self):
-        method, student, teacher = assemble("widened")
+        method, student, teacher = assembled("widened")
         train(method, student, teacher, range(2))
         network = student.module.double().eval()
         before = copy.deepcopy(network.state_dict())
@@ -286,13 +279,13 @@ class TestOptionalPoints:
         torch.testing.assert_close(network.state_dict(), before, rtol=0, atol=0)
 
     def test_mixed_path_reaches_the_student_only_below_the_border(self):
-        method, student, teacher = assemble("mixed_path")
+        method, student, teacher = assembled("mixed_path")
         method(random_batch(), student, teacher)["mixed"].backward()
         reached = {name for name, p in student.module.named_parameters() if p.grad is not None}
         assert reached == {n for n, _ in student.module.named_parameters() if not n.startswith(("layer3", "fc"))}
 
     def test_batch_statistics_are_the_batchs(self):
-        method, student, teacher = assemble("batch_statistics")
+        method, student, teacher = assembled("batch_statistics")
         batch = random_batch()
         on_running = method(batch, student, Network(teacher.module, frozen=True))
         on_batch = method(batch, student, teacher)
@@ -308,7 +301,7 @@ class TestOptionalPoints:
         assert losses[0] != losses[1]
 
     def test_bank_is_written_every_step(self):
-        method, student, teacher = assemble("bank")
+        method, student, teacher = assembled("bank")
         first, second = random_batch(0), random_batch(1)
         method(first, student, teacher)
         method(second, student, teacher)
@@ -337,7 +330,7 @@ class TestSum:
 
     @pytest.mark.parametrize("num_views", [1, 2])
     def test_terms_share_one_pass_per_view(self, num_views):
-        method, student, teacher = assemble("mixed_path")
+        method, student, teacher = assembled("mixed_path")
         batch = random_batch() if num_views == 2 else dataclasses.replace(random_batch(), strong=None)
         inner = Sum(task=(1.0, CrossEntropy()), stats=(1.0, BatchStatistics()))
         total = Sum(task=(1.0, CrossEntropy()), mixed=(1.0, method), inner=(1.0, inner))
@@ -352,7 +345,7 @@ class TestSum:
             def forward(self, batch, student, teacher):
                 return super().forward(dataclasses.replace(batch, images=batch.images.flip(3)), student, teacher)
 
-        _, student, teacher = assemble("both_views")
+        _, student, teacher = assembled("both_views")
         batch = dataclasses.replace(random_batch(), strong=None)
         calls = count_calls(student.module)
         Sum(a=(1.0, NoisyTeacher()), b=(1.0, Flipped()), c=(1.0, NoisyTeacher()))(batch, student, teacher)
@@ -373,12 +366,12 @@ class TestSum:
         assert len(calls) == 4
 
     def test_is_the_weighted_sum_of_its_terms(self):
-        method, student, teacher = assemble("bank")
+        method, student, teacher = assembled("bank")
         batch = random_batch()
         total = Sum(task=(1.0, CrossEntropy()), bank=(0.25, method), noisy=(3.0, NoisyTeacher()))(
             batch, student, teacher
         )
-        fresh, _, _ = assemble("bank")
+        fresh, _, _ = assembled("bank")
         assert total == {
             "task": CrossEntropy()(batch, student, None)["task"],
             "bank": 0.25 * fresh(batch, student, teacher)["bank"],
@@ -522,7 +515,7 @@ class TestEachView:
 
     @pytest.mark.parametrize("wrap", [EachView, lambda method: EachView(Sum(bank=(1.0, method)))])
     def test_only_the_weak_view_writes_state(self, wrap):
-        method, student, teacher = assemble("bank")
+        method, student, teacher = assembled("bank")
         batch = random_batch()
         wrap(method)(batch, student, teacher)
         assert method.num_writes == 1

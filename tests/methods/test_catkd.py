@@ -4,12 +4,13 @@ import pytest
 import torch
 import torchvision
 from contract_methods import random_batch
+from every_method import assembled, for_networks
 from jaxtyping import TypeCheckError
 from small_networks import Small
 from structure_golden import TOLERANCE, close, golden, gradient_is_right
 from torch import Tensor, nn
 
-from rankdistill import CATKD, KD, Batch, Network, Sum, cam_transfer_loss, class_activation_maps, pair_of, select_roles
+from rankdistill import CATKD, KD, Batch, Network, Sum, cam_transfer_loss, class_activation_maps, select_roles
 from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 from rankdistill.taps import resume, roles
@@ -19,14 +20,6 @@ KINDS = ("plain", "norm", "head", "convolution")
 
 def networks(kind: str) -> tuple[nn.Module, nn.Module]:
     return Small(kind), Small("plain", (4, 8, 12))
-
-
-def for_networks(student: nn.Module, teacher: nn.Module, **options: object) -> CATKD:
-    probes = Network(student, roles(student)), Network(teacher, roles(teacher))
-    pair = pair_of(*probes, random_batch().images, num_samples=12)
-    for probe in probes:
-        probe.close()
-    return CATKD.for_pair(pair, **options)
 
 
 class TestGolden:
@@ -122,7 +115,7 @@ class TestStudent:
     @pytest.mark.parametrize("kind", KINDS)
     def test_maps_average_to_the_logits(self, kind: str) -> None:
         student, teacher = networks(kind)
-        method = for_networks(student, teacher)
+        method = for_networks("catkd", student, teacher)
         before = copy.deepcopy(student.state_dict())
         adapted = method.adapt(student).eval()
         torch.testing.assert_close(student.state_dict(), before, rtol=0, atol=0)
@@ -133,7 +126,7 @@ class TestStudent:
     @pytest.mark.parametrize("kind", KINDS)
     def test_deployed_is_the_plain_network(self, kind: str) -> None:
         student, teacher = networks(kind)
-        method = for_networks(student, teacher)
+        method = for_networks("catkd", student, teacher)
         adapted = method.adapt(student).eval()
         deployed = method.deploy(adapted).eval()
         images = random_batch().images
@@ -148,7 +141,7 @@ class TestStudent:
 
     def test_other_methods_find_their_roles(self) -> None:
         student, teacher = networks("plain")
-        method = Sum(kd=(1.0, KD()), catkd=(1.0, for_networks(student, teacher)))
+        method = Sum(kd=(1.0, KD()), catkd=(1.0, for_networks("catkd", student, teacher)))
         adapted = method.adapt(student).eval()
         assert adapted.roles.items() > student.roles.items()
         network = Network(adapted, roles(adapted))
@@ -160,19 +153,16 @@ class TestStudent:
 
     def test_gradient_reaches_every_parameter_of_the_student(self) -> None:
         student, teacher = networks("head")
-        method = for_networks(student, teacher)
-        adapted = method.adapt(student)
-        frozen = Network(teacher, select_roles(teacher, method.teacher_needs), frozen=True)
-        losses = method(random_batch(), Network(adapted, select_roles(adapted, method.student_needs)), frozen)
-        losses["catkd"].backward()
-        assert all(p.grad.abs().sum() > 0 for p in adapted.parameters())
+        method, trained, frozen = assembled("catkd", student, teacher)
+        method(random_batch(), trained, frozen)["catkd"].backward()
+        assert all(p.grad.abs().sum() > 0 for p in trained.module.parameters())
         assert not list(method.parameters())
         assert list(method.state_dict()) == ["teacher_classifier"]
 
     @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5"])
     def test_networks_of_torchvision(self, name: str) -> None:
         student = getattr(torchvision.models, name)(weights=None, num_classes=5)
-        method = for_networks(student, Small("plain"))
+        method = for_networks("catkd", student, Small("plain"))
         adapted = method.adapt(student).eval()
         output = Network(adapted, select_roles(adapted, method.student_needs)).run(random_batch())
         maps = class_activation_maps(output.features["last"], output.features["classifier"])
@@ -190,13 +180,13 @@ class TestStudent:
         teacher.roles = teacher.roles | {"last": "stage2"}
         teacher.end = nn.LeakyReLU(-1.0)  # still as many channels, but not what is averaged
         teacher.stage2[2] = nn.Identity()
-        method = for_networks(student, teacher)
+        method = for_networks("catkd", student, teacher)
         frozen = Network(teacher, select_roles(teacher, ["last"]), frozen=True)
         with pytest.raises(ValueError, match=r"the teacher's logits differ by .* from its classifier on the average"):
             method.prepare(frozen, lambda: [random_batch()])
         good = networks("norm")[0]
         frozen = Network(good, select_roles(good, ["last"]), frozen=True)
-        assert for_networks(student, good).prepare(frozen, lambda: [random_batch()]) == []
+        assert for_networks("catkd", student, good).prepare(frozen, lambda: [random_batch()]) == []
 
     def test_a_classifier_that_is_not_linear_is_refused(self) -> None:
         student, teacher = networks("plain")
@@ -204,16 +194,16 @@ class TestStudent:
         with pytest.raises(
             ValueError, match=r"the last layer of Small is 'classifier\.1', a BatchNorm1d: a classifier"
         ):
-            for_networks(student, teacher)
+            for_networks("catkd", student, teacher)
         student.classifier = nn.Sequential(nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 5))
         with pytest.raises(
             ValueError, match=r"classifier 'classifier\.2' has shape \(5, 7\), its map `last` 8 channels"
         ):
-            for_networks(student, teacher)
+            for_networks("catkd", student, teacher)
 
     def test_method_is_the_mean_of_the_function(self) -> None:
         student, teacher = networks("plain")
-        method = for_networks(student, teacher, resolution=4, normalize=False)
+        method = for_networks("catkd", student, teacher, resolution=4, normalize=False)
         adapted = method.adapt(student)
         output = Network(adapted, select_roles(adapted, method.student_needs)).run(random_batch())
         other = Network(teacher, {"last": "<pool"}, frozen=True).run(random_batch())

@@ -7,36 +7,28 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from contract_methods import random_batch
+from every_method import assembled, for_networks
 from small_networks import Small, Toy
 from structure_golden import TOLERANCE, close, golden, gradient_is_right, names
-from torch import Tensor, nn
+from torch import nn
 
-from rankdistill import FCFD, Batch, CrossEntropy, EachView, Network, Sum, pair_of, select_roles, teacher_space_loss
+from rankdistill import (
+    FCFD,
+    Batch,
+    CrossEntropy,
+    EachView,
+    Network,
+    assemble,
+    teacher_space_loss,
+)
 from rankdistill.methods.fcfd import Path, bridge, candidate_paths, default_borders, draw_paths
 from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
-from rankdistill.taps import roles
 
 PATHS = {
     "p1": [Path(1, to_teacher=True), Path(2, to_teacher=False)],  # 1100 and 0001
     "p2": [Path(2, to_teacher=True), Path(1, to_teacher=False)],  # 1110 and 0011
 }
-
-
-def for_networks(student: nn.Module, teacher: nn.Module, images: Tensor, **options: object) -> FCFD:
-    probes = Network(student, roles(student)), Network(teacher, roles(teacher))
-    pair = pair_of(*probes, images, num_samples=12)
-    for probe in probes:
-        probe.close()
-    return FCFD.for_pair(pair, **options)
-
-
-def tapped(method: FCFD, student: nn.Module, teacher: nn.Module) -> tuple[Network, Network]:
-    """Return both networks, the teacher frozen, with the features that the method needs."""
-    return (
-        Network(student, select_roles(student, method.student_needs)),
-        Network(teacher, select_roles(teacher, method.teacher_needs), frozen=True, mode=method.teacher_mode),
-    )
 
 
 class Golden:
@@ -45,10 +37,11 @@ class Golden:
     def __init__(self, dtype: torch.dtype) -> None:
         self.images = golden("fcfd", "in.image").to(dtype)
         self.student, self.teacher = self._network("student", "s"), self._network("teacher", "t")
-        method = for_networks(
+        method, *self.networks = assembled(
+            "fcfd",
             self.student,
             self.teacher,
-            self.images.float(),
+            side=self.images.shape[-1],
             temperature=float(golden("fcfd", "a.hp.T")),
             feature_weight=float(golden("fcfd", "a.hp.weight_l2")),
         )
@@ -60,7 +53,6 @@ class Golden:
         self.method = method.to(dtype)
         self.student.to(dtype)
         self.teacher.to(dtype)
-        self.networks = tapped(self.method, self.student, self.teacher)
 
     def _network(self, whose: str, letter: str) -> Toy:
         channels, strides = (golden("fcfd", f"a.hp.{letter}_{what}").tolist() for what in ("channels", "strides"))
@@ -185,8 +177,7 @@ class TestPaths:
     def test_a_step_draws_its_own(self) -> None:
         student = Toy((3, 4, 6, 8), (1, 2, 2, 1), after_relu=False, num_classes=5)
         teacher = Toy((4, 6, 8, 10), (1, 1, 2, 2), after_relu=True, num_classes=5)
-        method = for_networks(student, teacher, random_batch().images)
-        networks = tapped(method, student, teacher)
+        method, *networks = assembled("fcfd", student, teacher)
         batch = random_batch()
         losses = [method(Batch(batch.images, None, step=step), *networks)["paths"] for step in (0, 1, 0)]
         assert losses[0] == losses[2]
@@ -217,7 +208,7 @@ class TestBridge:
 
     def test_leaky_only_where_the_target_is_rectified(self) -> None:
         student, teacher = Small("norm"), Small("plain", (4, 6, 10))
-        method = for_networks(student, teacher, random_batch().images)
+        method = for_networks("fcfd", student, teacher)
         assert all(isinstance(layers[-1], nn.LeakyReLU) for layers in method.to_teacher)
         assert all(isinstance(layers[-1], nn.BatchNorm2d) for layers in method.to_student)
         assert len(method.to_student) == len(method.to_teacher) - 1
@@ -261,8 +252,7 @@ class TestMethod:
 
     def test_gradient_reaches_every_parameter_over_some_steps_and_no_teachers(self) -> None:
         student, teacher = self.networks()
-        method = for_networks(student, teacher, random_batch().images)
-        networks = tapped(method, student, teacher)
+        method, *networks = assembled("fcfd", student, teacher)
         before = copy.deepcopy(teacher.state_dict())
         for step in range(8):
             sum(method(random_batch(step), *networks).values()).backward()
@@ -275,17 +265,16 @@ class TestMethod:
 
     def test_in_a_sum_each_network_runs_once(self) -> None:
         student, teacher = self.networks()
-        method = for_networks(student, teacher, random_batch().images)
-        total = Sum(task=(1.0, CrossEntropy()), fcfd=(1.0, method))
+        terms = {"task": (1.0, CrossEntropy()), "fcfd": (1.0, FCFD)}
+        total, *networks = assemble(terms, student, teacher, random_batch().images, num_samples=12)
         assert total.teacher_mode == "batch_stats"
-        losses = total(random_batch(), *tapped(method, student, teacher))
+        losses = total(random_batch(), *networks)
         assert list(losses) == ["task", "fcfd/features", "fcfd/student", "fcfd/paths"]
         assert student.bns[0].num_batches_tracked == 2  # both views, once each
 
     def test_warm_up(self) -> None:
         student, teacher = self.networks()
-        method = for_networks(student, teacher, random_batch().images, warmup_epochs=4, feature_weight=2.0)
-        networks = tapped(method, student, teacher)
+        method, *networks = assembled("fcfd", student, teacher, warmup_epochs=4, feature_weight=2.0)
         batch = random_batch()
         found = [method(Batch(batch.images, None, epoch=epoch), *networks)["features"].item() for epoch in (1, 2, 4, 9)]
         assert found == pytest.approx([found[2] / 4, found[2] / 2, found[2], found[2]], rel=1e-5)
@@ -301,7 +290,7 @@ class TestMethod:
     def test_what_does_not_fit_is_refused(self) -> None:
         resnet = torchvision.models.resnet18(weights=None, num_classes=5)
         with pytest.raises(TypeError, match=r"FCFD enters networks between their stages, and ResNet has no segments"):
-            for_networks(Small("plain"), resnet, random_batch().images)
+            for_networks("fcfd", Small("plain"), resnet)
         with pytest.raises(ValueError, match="EachView"):
             EachView(
                 FCFD({"stage1": (4, 2, 2), "stage2": (4, 2, 2)}, {"stage1": (4, 2, 2), "stage2": (4, 2, 2)}, [], [])

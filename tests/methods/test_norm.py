@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from contract_methods import random_batch
+from every_method import for_networks
 from jaxtyping import TypeCheckError
 from small_networks import Small
 from structure_golden import TOLERANCE, close, golden, gradient_is_right, load
 from torch import Tensor, nn
 
 from rankdistill import (
-    CATKD,
+    METHODS,
     NORM,
     Batch,
     Network,
@@ -20,11 +21,10 @@ from rankdistill import (
     NormalizedKD,
     Output,
     Sum,
+    assemble,
     kd_loss,
     n_to_one_loss,
     normalized_logits,
-    pair_of,
-    select_roles,
 )
 from rankdistill.methods.norm import Expanded, FeatureTransform, feature_factor
 from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
@@ -34,18 +34,10 @@ from rankdistill.taps import resume, roles
 KINDS = ("plain", "norm", "head", "convolution")
 
 
-def for_networks(student: nn.Module, teacher: nn.Module, **options: object) -> NORM:
-    probes = Network(student, roles(student)), Network(teacher, roles(teacher))
-    pair = pair_of(*probes, random_batch().images, num_samples=12)
-    for probe in probes:
-        probe.close()
-    return NORM.for_pair(pair, **options)
-
-
 def trained(kind: str, **options: object) -> tuple[NORM, nn.Module, nn.Module]:
     """Return method, plain student, and the adapted one after some steps of batch norm, in eval mode."""
     student = Small(kind)
-    method = for_networks(student, Small("plain", (4, 8, 12)), **options)
+    method = for_networks("norm", student, Small("plain", (4, 8, 12)), **options)
     adapted = method.adapt(student)
     for layer in adapted.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -237,7 +229,7 @@ class TestStudent:
     def test_trained_network(self, kind: str) -> None:
         student = Small(kind).eval()
         before = copy.deepcopy(student.state_dict())
-        method = for_networks(student, Small("plain"), copies=2)
+        method = for_networks("norm", student, Small("plain"), copies=2)
         adapted = method.adapt(student).eval()
         torch.testing.assert_close(student.state_dict(), before, rtol=0, atol=0)
         whole = Network(adapted, roles(adapted)).run(random_batch())
@@ -282,25 +274,21 @@ class TestStudent:
 
     def test_gradient_reaches_every_parameter(self) -> None:
         student, teacher = Small("norm"), Small("plain")
-        total = Sum(task=(0.1, NormalizedCE()), norm=(1.0, for_networks(student, teacher)), kd=(0.9, NormalizedKD()))
-        adapted = total.adapt(student)
-        frozen = Network(teacher, select_roles(teacher, total.teacher_needs), frozen=True)
-        losses = total(random_batch(), Network(adapted, select_roles(adapted, total.student_needs)), frozen)
+        terms = {"task": (0.1, NormalizedCE()), "norm": (1.0, NORM), "kd": (0.9, NormalizedKD())}
+        total, trained, frozen = assemble(terms, student, teacher, random_batch().images, num_samples=12)
+        losses = total(random_batch(), trained, frozen)
         assert list(losses) == ["task", "norm", "kd"]
         sum(losses.values()).backward()
-        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.parameters())
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trained.module.parameters())
         assert not total.state_dict()
 
     @pytest.mark.parametrize("order", list(itertools.permutations(["norm", "catkd"])))
     def test_with_another_method_that_changes_the_student(self, order: tuple[str, str]) -> None:
         student, teacher = Small("plain"), Small("plain")
-        probe = Network(student, roles(student)), Network(teacher, roles(teacher))
-        pair = pair_of(*probe, random_batch().images, num_samples=12)
-        methods = {"norm": NORM.for_pair(pair), "catkd": CATKD.for_pair(pair)}
-        total = Sum(**{name: (1.0, methods[name]) for name in order})
-        adapted = total.adapt(student)
-        network = Network(adapted, select_roles(adapted, total.student_needs))
-        assert set(total(random_batch(), network, Network(teacher, roles(teacher), frozen=True))) == {"norm", "catkd"}
+        terms = {name: (1.0, METHODS[name]) for name in order}
+        total, trained, frozen = assemble(terms, student, teacher, random_batch().images, num_samples=12)
+        assert set(total(random_batch(), trained, frozen)) == {"norm", "catkd"}
+        adapted = trained.module
         deployed = total.deploy(adapted.eval()).eval()
         torch.testing.assert_close(deployed(random_batch().images), adapted(random_batch().images))
         Small("plain").load_state_dict(deployed.state_dict())
@@ -316,11 +304,11 @@ class TestStudent:
         with pytest.raises(
             TypeError, match=r"NORM puts layers between the student's stages, and ResNet has no segments"
         ):
-            for_networks(torchvision.models.resnet18(weights=None, num_classes=5), Small("plain"))
+            for_networks("norm", torchvision.models.resnet18(weights=None, num_classes=5), Small("plain"))
 
     def test_plain_student_is_deployed_as_it_is(self) -> None:
         student = Small("plain")
-        assert for_networks(student, Small("plain")).deploy(student) is student
+        assert for_networks("norm", student, Small("plain")).deploy(student) is student
 
 
 @pytest.mark.parametrize("pair", [*CIFAR100_PAIRS, *TINY_IMAGENET_PAIRS, ("resnet14", "resnet8")])

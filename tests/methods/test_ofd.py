@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from every_method import assembled
 from torch import nn
 
-from rankdistill import OFD, Batch, Network, Output, margin_distance, negative_margin, pair_of, roles, select_roles
+from rankdistill import OFD, Batch, Network, Output, margin_distance, negative_margin, pair_of, roles
 from rankdistill.methods.ofd import _norm_before
 from rankdistill.models import MODELS
 from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
@@ -143,19 +144,6 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert torch.equal(found, margin_distance(student.float(), teacher.float(), margin))
 
 
-def of_pair(teacher: nn.Module, student: nn.Module, taps: dict[str, str] | None = None) -> tuple[OFD, Network, Network]:
-    probes = Network(student, roles(student)), Network(teacher, roles(teacher) | (taps or {}), frozen=True)
-    method = OFD.for_pair(pair_of(*probes, torch.randn(2, 3, 32, 32), num_samples=2))
-    for probe in probes:
-        probe.close()
-    seen = roles(teacher) | (taps or {})
-    return (
-        method,
-        Network(student, select_roles(student, method.student_needs)),
-        Network(teacher, {role: seen[role] for role in method.teacher_needs}, frozen=True, mode=method.teacher_mode),
-    )
-
-
 def with_random_norms(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -166,7 +154,7 @@ def with_random_norms(network: nn.Module) -> nn.Module:
 
 def test_for_a_pair_of_networks() -> None:
     teacher, student = with_random_norms(MODELS["resnet32x4"](5)), MODELS["resnet8"](5)
-    method, *networks = of_pair(teacher, student)
+    method, *networks = assembled("ofd", student, teacher)
     assert method.student_needs == method.teacher_needs == ("pre1", "pre2", "pre3")
     assert method.prepare(None, list) == []
     norm = teacher.get_submodule("layer2.4.bn2")
@@ -217,13 +205,12 @@ def test_for_a_torchvision_teacher_whose_activations_are_tapped() -> None:
     torchvision = pytest.importorskip("torchvision.models")
     teacher = with_random_norms(torchvision.resnet18(num_classes=5))
     with pytest.raises(ValueError, match=r"stage4, last, pooled, logits: OFD needs pre1, pre2, \.\.\., its features"):
-        of_pair(teacher, MODELS["resnet8"](5))
+        assembled("ofd", MODELS["resnet8"](5), teacher)
     for module in teacher.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
-    method, *networks = of_pair(
-        teacher, MODELS["resnet8"](5), {f"pre{n}": f"<layer{n}.1.relu@last" for n in range(1, 5)}
-    )
+    teacher.roles = roles(teacher) | {f"pre{n}": f"<layer{n}.1.relu@last" for n in range(1, 5)}
+    method, *networks = assembled("ofd", MODELS["resnet8"](5), teacher, side=32)
     assert method.teacher_needs == ("pre2", "pre3", "pre4")
     for margin, name in ((method.margin0, "layer2.1.bn2"), (method.margin2, "layer4.1.bn2")):
         norm = teacher.get_submodule(name)
@@ -234,7 +221,7 @@ def test_for_a_torchvision_teacher_whose_activations_are_tapped() -> None:
 
 def test_a_student_without_pre_activation_roles_is_read_at_its_stages() -> None:
     torchvision = pytest.importorskip("torchvision.models")
-    method, *networks = of_pair(MODELS["resnet8"](5), torchvision.mobilenet_v2(num_classes=5))
+    method, *networks = assembled("ofd", torchvision.mobilenet_v2(num_classes=5), MODELS["resnet8"](5), side=32)
     assert method.student_needs == ("stage3", "stage4", "stage5")
     assert method(Batch(torch.randn(2, 3, 32, 32), None), *networks)["ofd"].isfinite()
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from every_method import assembled
 
-from rankdistill import Batch, Network, Output, ReviewKD, hierarchical_context_loss, pair_of, roles
+from rankdistill import Batch, Output, ReviewKD, hierarchical_context_loss
 from rankdistill.contract import Pair
 from rankdistill.methods.reviewkd import Fusion
 from rankdistill.models import MODELS
@@ -245,10 +246,8 @@ def test_convolutions_start_uniform_within_the_bound_of_unit_gain() -> None:
 def test_for_networks_of_torchvision() -> None:
     torchvision = pytest.importorskip("torchvision.models")
     student, teacher = MODELS["resnet8"](3), torchvision.resnet18(num_classes=3)
-    networks = Network(student, roles(student)), Network(teacher, roles(teacher), frozen=True)
-    images = torch.randn(2, 3, 32, 32)
-    method = ReviewKD.for_pair(pair_of(*networks, images, num_samples=2))
-    assert method(Batch(images, None), *networks)["reviewkd"].isfinite()
+    method, *networks = assembled("reviewkd", student, teacher, side=32)
+    assert method(Batch(torch.randn(2, 3, 32, 32), None), *networks)["reviewkd"].isfinite()
     assert method.prepare(None, list)[1] == (
         "no features before the last activation of the teacher's stage2, stage3, stage4 are known: "
         "ReviewKD reads what these stages give"

@@ -5,26 +5,19 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from contract_methods import random_batch
+from every_method import assembled, for_networks
 from jaxtyping import TypeCheckError
 from small_networks import Small
 from structure_golden import TOLERANCE, close, golden, gradient_is_right, load
 from torch import nn
 
-from rankdistill import Batch, Network, Output, SimKD, pair_of, projected_feature_loss, select_roles
+from rankdistill import Batch, Network, Output, SimKD, projected_feature_loss, select_roles
 from rankdistill.methods.simkd import Reusing, projector
 from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
 from rankdistill.recipes.settings import SETTINGS
 from rankdistill.taps import resume, roles
 
 KINDS = ("plain", "norm", "head", "convolution")
-
-
-def for_networks(student: nn.Module, teacher: nn.Module, **options: object) -> SimKD:
-    probes = Network(student, roles(student)), Network(teacher, roles(teacher))
-    pair = pair_of(*probes, random_batch().images, num_samples=12)
-    for probe in probes:
-        probe.close()
-    return SimKD.for_pair(pair, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -86,7 +79,7 @@ class TestStudent:
     def test_is_the_student_up_to_its_last_stage_and_the_teachers_classifier(self, kind: str, teacher: str) -> None:
         student, other = Small(kind).eval(), Small(teacher, (4, 6, 10))
         before = copy.deepcopy(student.state_dict())
-        adapted = for_networks(student, other).adapt(student).eval()
+        adapted = for_networks("simkd", student, other).adapt(student).eval()
         torch.testing.assert_close(student.state_dict(), before, rtol=0, atol=0)
         batch = random_batch()
         stage = Network(student, {"stage2": "stage2"}).run(batch).features["stage2"]
@@ -102,10 +95,9 @@ class TestStudent:
     @pytest.mark.parametrize("kind", KINDS)
     def test_has_nothing_that_is_not_used(self, kind: str) -> None:
         student, teacher = Small(kind), Small("plain", (4, 6, 10))
-        method = for_networks(student, teacher)
-        adapted = method.adapt(student)
-        frozen = Network(teacher, select_roles(teacher, method.teacher_needs), frozen=True)
-        losses = method(random_batch(), Network(adapted, select_roles(adapted, method.student_needs)), frozen)
+        method, trained, frozen = assembled("simkd", student, teacher)
+        adapted = trained.module
+        losses = method(random_batch(), trained, frozen)
         assert list(losses) == ["simkd"]
         losses["simkd"].backward()
         # A linear layer or a convolution before batch norm has no gradient from its scale, but some from its direction.
@@ -116,7 +108,7 @@ class TestStudent:
     @pytest.mark.parametrize("kind", KINDS)
     def test_deployed_is_rebuilt_from_its_weights(self, kind: str) -> None:
         student, teacher = Small(kind, (4, 6, 9)), Small("plain", (4, 6, 10))
-        method = for_networks(student, teacher, factor=3)
+        method = for_networks("simkd", student, teacher, factor=3)
         adapted = method.adapt(student).eval()
         deployed = method.deploy(adapted)
         images = random_batch().images
@@ -129,7 +121,7 @@ class TestStudent:
     def test_teacher_without_bias(self) -> None:
         student, teacher = Small("plain"), Small("plain")
         teacher.classifier[0] = nn.Linear(8, 5, bias=False)
-        adapted = for_networks(student, teacher).adapt(student).eval()
+        adapted = for_networks("simkd", student, teacher).adapt(student).eval()
         rebuilt = Reusing.rebuild(Small("plain"), adapted.state_dict())
         rebuilt.load_state_dict(adapted.state_dict())
         assert torch.equal(rebuilt.eval()(random_batch().images), adapted(random_batch().images))
@@ -137,7 +129,7 @@ class TestStudent:
     def test_a_larger_map_of_the_student_is_averaged_to_the_teachers_size(self) -> None:
         student, teacher = Small("plain"), Small("plain")
         teacher.stage1[0].stride = (2, 2)
-        method = for_networks(student, teacher)
+        method = for_networks("simkd", student, teacher)
         adapted = method.adapt(student)
         assert (method.student_shape[1:], method.teacher_shape[1:]) == ((8, 8), (4, 4))
         network = Network(adapted, select_roles(adapted, ["last", "stage2"]))
@@ -150,7 +142,7 @@ class TestStudent:
 
     def test_the_classifier_does_not_learn(self) -> None:
         student, teacher = Small("plain"), Small("plain")
-        adapted = for_networks(student, teacher).adapt(student)
+        adapted = for_networks("simkd", student, teacher).adapt(student)
         adapted(random_batch().images).sum().backward()
         assert not adapted.classifier_weight.requires_grad
         assert torch.equal(adapted.classifier_weight, teacher.classifier[0].weight)
@@ -159,19 +151,16 @@ class TestStudent:
     def test_a_teacher_of_torchvision(self) -> None:
         teacher = torchvision.models.resnet18(weights=None, num_classes=5)
         student = Small("plain")
-        method = for_networks(student, teacher)
-        adapted = method.adapt(student)
-        frozen = Network(teacher, select_roles(teacher, method.teacher_needs), frozen=True)
+        method, trained, frozen = assembled("simkd", student, teacher)
         assert method.prepare(frozen, lambda: [random_batch()]) == []
-        assert adapted.projector[6].out_channels == 512
+        assert trained.module.projector[6].out_channels == 512
 
     def test_what_does_not_fit_is_refused(self) -> None:
         with pytest.raises(TypeError, match=r"SimKD cuts the student after its last stage, and ResNet has no segments"):
-            for_networks(torchvision.models.resnet18(weights=None, num_classes=5), Small("plain"))
+            for_networks("simkd", torchvision.models.resnet18(weights=None, num_classes=5), Small("plain"))
         teacher = Small("plain")
         teacher.pool.append(nn.LayerNorm(8))
-        method = for_networks(Small("plain"), teacher)
-        frozen = Network(teacher, select_roles(teacher, ["last"]), frozen=True)
+        method, _, frozen = assembled("simkd", Small("plain"), teacher)
         with pytest.raises(ValueError, match=r"the teacher's logits differ by .* SimKD needs a teacher that has only"):
             method.prepare(frozen, lambda: [random_batch()])
 
