@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method test-matrix bench-losses bench-methods test-faults
+.PHONY: help setup demo test lint format select-digits bench-softrank bench-train lock clean bench-augment docs-tables bench-every-method bench-mini test-matrix bench-losses bench-methods test-faults
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -62,9 +62,13 @@ bench-methods: $(INSTALLED)  ## Measure every method's step and memory beside th
 docs-tables: $(INSTALLED)  ## Write the pages of docs/ that are made from the code and from measurements
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/costs.py
+	$(BIN)/python benchmarks/mini_page.py
 
 bench-every-method: $(INSTALLED)  ## Train by every method on a part of Tiny-ImageNet (DATA=its zip or folder)
 	$(BIN)/python benchmarks/every_method.py $(DATA)
+
+bench-mini: $(INSTALLED)  ## The equal-recipe benchmark, days of a CPU (DATA=tiny-imagenet-100.zip TEACHER=its resnet56; goes on)
+	$(BIN)/python benchmarks/mini.py $(DATA) $(TEACHER) $(OPTIONS)
 
 lock:  ## Renew requirements.lock (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
