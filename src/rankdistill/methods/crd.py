@@ -18,6 +18,8 @@ Differs from the authors' code:
 - Scores and Z stay in log space. If a sample is in a batch twice, its later occurrence is remembered: there, the order
   is undefined.
 - Z and both memories are in the state dict; there only the student is saved.
+
+The file is long because negatives are drawn on the device, each exactly once or with replacement.
 """
 
 from __future__ import annotations

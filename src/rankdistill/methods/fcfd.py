@@ -20,6 +20,8 @@ Differs from the authors' code:
 - Their constructor runs the student once on a black image in train mode, which moves its statistics.
 - Networks with unequal numbers of stages are aligned from the deepest. Between maps whose sizes are neither equal nor
   twice one another, the source is first averaged, or repeated, to the target's size.
+
+The file is long because a step runs parts of both networks, on paths that it draws.
 """
 
 from __future__ import annotations

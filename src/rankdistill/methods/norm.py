@@ -14,6 +14,8 @@ Differs from the authors' code:
 - The merge, which the paper describes and the code lacks. In WRNs batch norm and ReLU follow, so that the pair becomes
   one 1x1 convolution from C to C channels, which stays.
 - Where the student's map is larger than the teacher's, or no multiple fits, the larger is averaged to the smaller size.
+
+The file is long because the method changes the student, and merges the change when the student is deployed.
 """
 
 from __future__ import annotations

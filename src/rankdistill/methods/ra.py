@@ -12,6 +12,8 @@ epsilon, which `rankdistill.softrank.separating_epsilon` finds.
 
 Differs from the authors' code: there is none to compare with. The paper does not define Spearman's rho further; here it
 is Pearson's correlation of the soft ranks, since 1 - 6 sum d^2 / (C (C^2 - 1)) is eq. 11 with another weight.
+
+The file is long because epsilon has a schedule, and can be measured on the teacher.
 """
 
 from __future__ import annotations

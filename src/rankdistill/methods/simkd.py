@@ -13,6 +13,8 @@ Differs from the authors' code:
   and weight decay shrinks it.
 - The size of the teacher's map is stored; their evaluation runs the teacher to find it out.
 - A WRN teacher's map is taken after its last batch norm and ReLU, where its classifier reads it.
+
+The file is long because the method makes another network of the student, which is saved and rebuilt.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ images are the test part, as in papers. Labels follow the sorted WordNet ids, as
 the order of wnids.txt. About 1.7 % of the images are grey JPEGs; they become RGB.
 
 This file is longer than those of other data sets, since people keep this one in four layouts.
+
+The file is long because the set comes as a folder or a zip, and its validation images in two layouts.
 """
 
 from __future__ import annotations
