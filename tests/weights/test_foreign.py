@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from foreign_checkpoints import LAYOUTS, mdistiller_training, save, save_as_before_1_6, without_counters, write
+from safetensors.torch import save_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from rankdistill.models import MODELS
 from rankdistill.models.resnet import ResNet
 from rankdistill.weights.foreign import PUBLISHED, difference_from_published, load_into, read_checkpoint
+from rankdistill.weights.reading import read_weights
 
 
 def trained() -> ResNet:
@@ -232,3 +235,65 @@ class TestPublished:
 
     def test_unknown(self):
         assert difference_from_published("digits", "resnet32x4", 1.0) is None
+
+
+class TestWrappedAndAveraged:
+    """What torch.compile, AveragedModel and training programs put around a network's names."""
+
+    @pytest.mark.parametrize(
+        "prefix",
+        ["_orig_mod.", "module.", "model.", "net.", "module._orig_mod.", "_orig_mod.module.", "model.net.module."],
+    )
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_prefixes_and_counters_go(self, tmp_path: Path, prefix: str, suffix: str) -> None:
+        plain = MODELS["resnet8"](10).state_dict()
+        saved = {prefix + name: value.contiguous() for name, value in plain.items()}
+        saved |= {prefix + "total_ops": torch.zeros(1), prefix + "layer1.total_params": torch.zeros(1)}
+        path = tmp_path / f"weights{suffix}"
+        if suffix == ".pth":
+            torch.save({"model_state_dict": saved, "epoch": 3}, path)
+        else:
+            save_file(saved, path)
+        weights, header = read_weights(path)
+        assert header == {}
+        assert weights.keys() == plain.keys()
+        assert all(torch.equal(weights[name], value) for name, value in plain.items())
+
+    def test_averaged_model(self, tmp_path: Path) -> None:
+        network = MODELS["resnet8"](10)
+        torch.save(AveragedModel(network).state_dict(), tmp_path / "average.pth")
+        assert read_checkpoint(tmp_path / "average.pth").weights.keys() == network.state_dict().keys()
+
+    def test_an_average_alone_is_taken_and_one_beside_the_weights_when_asked_for(self, tmp_path: Path) -> None:
+        raw, average = MODELS["resnet8"](10).state_dict(), MODELS["resnet8"](10).state_dict()
+        torch.save({"state_dict_ema": average}, tmp_path / "alone.pth")
+        torch.save({"state_dict": raw, "state_dict_ema": average}, tmp_path / "both.pth")
+        alone = read_checkpoint(tmp_path / "alone.pth")
+        both = read_checkpoint(tmp_path / "both.pth")
+        asked = read_checkpoint(tmp_path / "both.pth", subtree="ema")
+        name = "layer1.0.conv1.weight"
+        assert [(found.taken, found.left) for found in (alone, both, asked)] == [
+            ("state_dict_ema", ""),
+            ("state_dict", "state_dict_ema"),
+            ("state_dict_ema", ""),
+        ]
+        assert torch.equal(both.weights[name], raw[name])
+        assert torch.equal(alone.weights[name], average[name])
+        assert torch.equal(asked.weights[name], average[name])
+
+    def test_no_average_to_take(self, tmp_path: Path) -> None:
+        torch.save(MODELS["resnet8"](10).state_dict(), tmp_path / "raw.pth")
+        with pytest.raises(ValueError, match="weights are looked for under state_dict_ema"):
+            read_checkpoint(tmp_path / "raw.pth", subtree="ema")
+
+    @pytest.mark.parametrize(("bad", "message"), [(float("nan"), "NaN or infinite"), (1j, "is complex")])
+    @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+    def test_weights_that_are_no_numbers(self, tmp_path: Path, bad: complex, message: str, suffix: str) -> None:
+        saved = MODELS["resnet8"](10).state_dict() | {"fc.bias": torch.full((10,), bad)}
+        path = tmp_path / f"weights{suffix}"
+        if suffix == ".pth":
+            torch.save(saved, path)
+        else:
+            save_file(saved, path)
+        with pytest.raises(ValueError, match=rf"{message}.*fc\.bias|fc\.bias.*{message}"):
+            read_weights(path)

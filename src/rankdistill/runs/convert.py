@@ -63,6 +63,8 @@ def convert_checkpoint(
     load_into(module, checkpoint.weights, name=model, source=str(path))
 
     result: dict[str, str | int | float] = {"file": str(target), "model": model}
+    if checkpoint.left:  # a moving average beside the weights
+        result |= {"taken": checkpoint.taken or "the top", "left": f"{checkpoint.left}: pass --subtree ema to take it"}
     if checkpoint.accuracy is not None:
         result["stated"] = checkpoint.accuracy
     if data and data_name:

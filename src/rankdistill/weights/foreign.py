@@ -24,10 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-Subtree = Literal["student", "teacher"]
+Subtree = Literal["student", "teacher", "ema"]
 
-_PLACES = ("model", "state_dict", "net")
-_MODULE = re.compile(r"^(module\.)+")
+_PLACES = ("model", "state_dict", "net", "model_state_dict")
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
+"""What DataParallel, torch.compile and training programs put before every name."""
+_BESIDE = re.compile(r"(^|\.)(n_averaged|total_ops|total_params)$")
+"""Counters of AveragedModel and of programs that count operations: no part of a network."""
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 # What the restricted reader raises on files that are damaged or something else: it checks little of what it reads.
 _UNREADABLE = (
@@ -61,10 +65,14 @@ class Checkpoint:
     Attributes:
         weights: name -> tensor on the CPU, without prefixes; batch norms have all their buffers.
         accuracy: what the file says of it, in percent in all known files; None if it says nothing.
+        taken: where in the file the weights were, such as "state_dict"; empty where the file is a bare state dict.
+        left: where in the file a moving average of them was, which was not taken; empty if there was none.
     """
 
     weights: dict[str, Tensor]
     accuracy: float | None = None
+    taken: str = ""
+    left: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +117,13 @@ def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
 
     Args:
         path: a file that `torch.save` wrote.
-        subtree: which network, where the file holds a student and a teacher.
+        subtree: which network, where the file holds a student and a teacher; "ema" is the moving average of the
+            weights, where the file holds one beside them. An average that stands alone is taken anyway.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is an archive of files, is damaged, asks for code to be run, or holds no weights of that network.
+        ValueError: it is an archive of files, is damaged, asks for code to be run, holds no weights of that network, or
+            weights that are complex, NaN or infinite.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
@@ -123,20 +133,24 @@ def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
             f"{path} is a {archive} archive, not a checkpoint: extract it, and give one of the files in it"
         )
     content = _load(path)
-    weights = _unprefixed(_tensors_in(content, path), path)
+    taken, found = _tensors_in(content, path, average=subtree == "ema")
+    weights = unprefixed(found, path)
     owners = {name.split(".")[0] for name in weights} & {"student", "teacher"}
-    if owners:
+    if owners and subtree != "ema":
         weights = {
             name.removeprefix(f"{subtree}."): value for name, value in weights.items() if name.startswith(f"{subtree}.")
         }
-        weights = _unprefixed(weights, path)
-    if (owners and subtree not in owners) or (not owners and subtree == "teacher"):
+        weights = unprefixed(weights, path)
+    if (owners and subtree != "ema" and subtree not in owners) or (not owners and subtree == "teacher"):
         held = f"a {' and a '.join(sorted(owners))}" if owners else "one network, not a student and a teacher"
         raise ValueError(f"{path} holds {held}: there is no {subtree} to take out of it")
-    accuracy = None
-    if subtree == "student" and isinstance(content, Mapping):
-        accuracy = next((_number(content[key]) for key in ("accuracy", "best_acc") if key in content), None)
-    return Checkpoint(_with_counters(weights), accuracy)
+    check_finite(weights, path)
+    accuracy, left = None, ""
+    if isinstance(content, Mapping):
+        if subtree == "student":
+            accuracy = next((_number(content[key]) for key in ("accuracy", "best_acc") if key in content), None)
+        left = next((place for place in _AVERAGES if place != taken and _are_tensors(content.get(place))), "")
+    return Checkpoint(_with_counters(weights), accuracy, taken, left)
 
 
 def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, source: str) -> None:
@@ -208,29 +222,60 @@ def _load(path: Path) -> object:
             ) from error
 
 
-def _tensors_in(content: object, path: Path) -> dict[str, Tensor]:
-    """The first of the usual places that is a dict of tensors, or the whole content if it is one."""
+def _are_tensors(value: object) -> bool:
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items())
+
+
+def _tensors_in(content: object, path: Path, *, average: bool) -> tuple[str, dict[str, Tensor]]:
+    """Return the first of the usual places that is a dict of tensors, and what it holds; "" is the whole content."""
+    places = _AVERAGES if average else (*_PLACES, "", *_AVERAGES)
     if isinstance(content, Mapping):
-        for candidate in (*(content.get(place) for place in _PLACES), content):
-            if isinstance(candidate, Mapping) and candidate:
-                names, values = all(isinstance(name, str) for name in candidate), candidate.values()
-                if names and all(isinstance(value, Tensor) for value in values):
-                    return dict(candidate)
+        for place in places:
+            candidate = content.get(place) if place else content
+            if isinstance(candidate, Mapping) and _are_tensors(candidate):
+                return place, dict(candidate)
         holds = f"the keys {', '.join(map(str, list(content)[:8]))}" if content else "nothing"
     else:
         holds = f"a {type(content).__name__}"
+    where = ", ".join(place for place in places if place)
     raise ValueError(
-        f"{path} holds {holds}: weights are looked for under {', '.join(_PLACES)} and at the top, as a dict of "
-        "tensors; save a state_dict() there"
+        f"{path} holds {holds}: weights are looked for under {where}{'' if average else ' and at the top'}, as a dict "
+        "of tensors; save a state_dict() there"
     )
 
 
-def _unprefixed(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Take away what DataParallel puts before each name, however often it did."""
-    plain = {_MODULE.sub("", name): value for name, value in weights.items()}
-    if len(plain) != len(weights):
+def unprefixed(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return weights by the names that the bare network gives them, without counters that are no part of it.
+
+    `module.` is taken away wherever it stands first; `_orig_mod.`, `model.` and `net.` where every name has it; all of
+    them as often as they come.
+
+    Raises:
+        ValueError: two names become one.
+    """
+    plain = {name: value for name, value in weights.items() if not _BESIDE.search(name)}
+    count = len(plain)
+    while plain:
+        wrapper = next((w for w in _WRAPPERS if all(name.startswith(w) for name in plain)), "")
+        if not wrapper and any(name.startswith("module.") for name in plain):
+            wrapper = "module."
+        if not wrapper:
+            break
+        plain = {name.removeprefix(wrapper): value for name, value in plain.items()}
+    if len(plain) != count:
         raise ValueError(f"{path} has some names both with and without 'module.': save one state_dict() alone")
     return plain
+
+
+def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError if a tensor is complex, or has an entry that is NaN or infinite."""
+    for name, value in weights.items():
+        if value.is_complex():
+            raise ValueError(f"{path} is no network of ours: its {name!r} is complex; real weights are needed")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{path} has NaN or infinite values in {name!r}: the run that saved it had diverged")
 
 
 def _with_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .durable import read_with_digest
-from .foreign import read_checkpoint
+from .foreign import check_finite, read_checkpoint, unprefixed
 from .storage import load_weights
 
 
@@ -16,8 +16,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a network's weights, and what the file says about them.
 
     Args:
-        path: a safetensors file, or a checkpoint of others (see `models.checkpoints`), of which the student is taken
-            if it holds a teacher as well. Compared with the SHA-256 beside it, if there is one.
+        path: a safetensors file, or a checkpoint of others (see `weights.foreign`), of which the student is taken if it
+            holds a teacher as well. Compared with the SHA-256 beside it, if there is one.
 
     Returns:
         The weights, and the header that this program writes; empty for others' files.
@@ -26,7 +26,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: there is no such file. ValueError: it is damaged, or its content is refused.
     """
     if is_safetensors(path):
-        return load_weights(path)
+        weights, header = load_weights(path)
+        if not header:  # others'
+            weights = unprefixed(weights, path)
+        check_finite(weights, path)
+        return weights, header
     read_with_digest(path)
     return read_checkpoint(path).weights, {}
 
