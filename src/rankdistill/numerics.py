@@ -57,3 +57,48 @@ def paired_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
             "logits of the same samples and classes, [batch, classes], are needed"
         )
     return at_least_float32(student), at_least_float32(teacher.detach())
+
+
+def checked_labels(labels: Tensor | None, num_classes: int, loss: str) -> Tensor:
+    """Return labels as a loss takes them: classes [B] int64, or distributions [B, K].
+
+    Values are looked at on the CPU alone, since looking would make an accelerator wait.
+
+    Args:
+        labels: classes [B] of any integer type, or distributions [B, K], whose rows sum to 1.
+        num_classes: K.
+        loss: its name, for messages.
+
+    Raises:
+        ValueError: there are no labels, their shape is another, a class is not in 0 .. K - 1, or a row sums to another
+            number than 1.
+    """
+    if labels is None:
+        raise ValueError(f"{loss} needs Batch.labels, which is None: leave it out for unlabelled data")
+    if labels.is_floating_point():
+        if labels.ndim != 2 or labels.shape[1] != num_classes:
+            raise ValueError(
+                f"the labels of {loss} have shape {tuple(labels.shape)} and are {labels.dtype}: give classes [batch] as "
+                f"integers, or distributions [batch, {num_classes}]"
+            )
+        sums = labels.sum(1)
+        if labels.is_cpu and bool(((sums - 1.0).abs() > 1e-3).any()):
+            worst = float(sums[(sums - 1.0).abs().argmax()])
+            raise ValueError(
+                f"a row of the labels of {loss} sums to {worst:g}: rows are distributions over the classes; divide "
+                "several-hot rows by their sums"
+            )
+        return labels
+    if labels.ndim != 1 or labels.dtype == torch.bool:
+        raise ValueError(
+            f"the labels of {loss} have shape {tuple(labels.shape)} and are {labels.dtype}: give classes [batch] as "
+            f"integers (labels.squeeze(1) of [batch, 1]), or distributions [batch, {num_classes}] as floats"
+        )
+    labels = labels.long()
+    if labels.is_cpu and len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        wrong = labels[(labels < 0) | (labels >= num_classes)]
+        raise ValueError(
+            f"{len(wrong)} of {len(labels)} labels of {loss} are no class, the first is {int(wrong[0])}: classes are 0 "
+            f"to {num_classes - 1}; leave such samples out"
+        )
+    return labels

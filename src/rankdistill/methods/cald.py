@@ -22,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair
-from ..numerics import check_choice, full_precision, paired_logits
+from ..numerics import check_choice, checked_labels, full_precision, paired_logits
 
 Mode = Literal["both", "temperature", "weight"]
 
@@ -165,7 +165,6 @@ class CALD(Method):
             raise ValueError(
                 f"CALD needs the class of each sample, and Batch.labels is {found}: leave out label mixing"
             )
-        loss = cald_loss(
-            student.logits, teacher.logits, batch.labels, temperatures=self.temperatures, weights=self.weights
-        )
+        labels = checked_labels(batch.labels, student.logits.shape[1], "CALD")
+        loss = cald_loss(student.logits, teacher.logits, labels, temperatures=self.temperatures, weights=self.weights)
         return {"cald": loss.mean()}

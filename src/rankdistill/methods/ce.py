@@ -5,10 +5,11 @@ The labels are classes [B] int64 or distributions [B, K].
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import at_least_float32, full_precision
+from ..numerics import at_least_float32, check_not_negative, checked_labels, full_precision
 
 
 class CrossEntropy(Method):
@@ -18,6 +19,8 @@ class CrossEntropy(Method):
 
     Args:
         label_smoothing: the share of the label that is spread evenly over all classes, from 0 to less than 1.
+        class_weights: one for each class, for classes of unequal size; the mean over the batch is then a weighted one.
+            None weighs all classes alike.
 
     Example:
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
@@ -27,8 +30,12 @@ class CrossEntropy(Method):
 
     reads_teacher = False
 
-    def __init__(self, *, label_smoothing: float = 0.0) -> None:
+    def __init__(self, *, label_smoothing: float = 0.0, class_weights: tuple[float, ...] | None = None) -> None:
         super().__init__()
+        for weight in class_weights or ():
+            check_not_negative("a weight of class_weights", weight)
+        self.weighted = class_weights is not None
+        self.register_buffer("class_weights", torch.tensor(class_weights or ()), persistent=False)
         if not 0.0 <= label_smoothing < 1.0:
             raise ValueError(f"label_smoothing is {label_smoothing}: it must be at least 0 and less than 1")
         self.label_smoothing = label_smoothing
@@ -36,8 +43,13 @@ class CrossEntropy(Method):
     def losses(self, batch: Batch, student: Output, teacher: Output | None = None) -> Losses:
         """Return {"task": cross-entropy}."""
         del teacher
-        if batch.labels is None:
-            raise ValueError("cross-entropy needs Batch.labels, which is None: leave it out for unlabelled data")
+        labels = checked_labels(batch.labels, student.logits.shape[1], "cross-entropy")
+        weights = self.get_buffer("class_weights") if self.weighted else None  # [K]
+        if weights is not None and len(weights) != student.logits.shape[1]:
+            raise ValueError(
+                f"there are {len(weights)} class_weights for {student.logits.shape[1]} classes: give one each"
+            )
         with full_precision(student.logits):
             logits = at_least_float32(student.logits)
-            return {"task": F.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)}
+            weights = weights.to(logits) if weights is not None else None
+            return {"task": F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)}

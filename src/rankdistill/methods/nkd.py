@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_not_negative, check_positive, full_precision, paired_logits
+from ..numerics import check_not_negative, check_positive, checked_labels, full_precision, paired_logits
 
 
 def nkd_terms(
@@ -112,7 +112,6 @@ class NKD(Method):
         Raises:
             ValueError: labels are missing.
         """
-        if batch.labels is None:
-            raise ValueError("NKD needs Batch.labels, which is None: leave it out for unlabelled data")
-        target, rest = nkd_terms(student.logits, teacher.logits, batch.labels, temperature=self.temperature)
+        labels = checked_labels(batch.labels, student.logits.shape[1], "NKD")
+        target, rest = nkd_terms(student.logits, teacher.logits, labels, temperature=self.temperature)
         return {"target": target.mean(), "nontarget": self.gamma * rest.mean()}

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import at_least_float32, check_positive, full_precision
+from ..numerics import at_least_float32, check_positive, checked_labels, full_precision
 from .kd import kd_loss
 
 
@@ -67,11 +67,10 @@ class NormalizedCE(Method):
     def losses(self, batch: Batch, student: Output, teacher: Output | None = None) -> Losses:
         """Return {"task": mean loss}."""
         del teacher
-        if batch.labels is None:
-            raise ValueError("cross-entropy needs Batch.labels, which is None: leave it out for unlabelled data")
+        labels = checked_labels(batch.labels, student.logits.shape[1], "cross-entropy")
         logits = normalized_logits(student.logits, scale=self.scale)
         with full_precision(logits):
-            return {"task": F.cross_entropy(logits, batch.labels)}
+            return {"task": F.cross_entropy(logits, labels)}
 
 
 class NormalizedKD(Method):
