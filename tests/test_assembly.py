@@ -92,6 +92,39 @@ def test_a_network_may_declare_its_roles() -> None:
     assert trained.taps == {"stage1": "1"}
 
 
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"kd": "kd"}, "the term 'kd' is 'kd': give"),
+        ({"kd": (KD, 1.0)}, r"the term 'kd' is .*: give \(weight, method\)"),
+        ({"kd": (1.0,)}, "the term 'kd' is"),
+    ],
+)
+def test_a_term_is_a_weight_and_a_method(terms: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        assemble(terms, *ours(), example(32), num_samples=1)
+
+
+def test_networks_that_are_none() -> None:
+    student, _ = ours()
+    with pytest.raises(TypeError, match=r"a network is a NoneType: give an nn\.Module"):
+        assemble({"kd": (1.0, KD)}, None, student, example(32), num_samples=1)
+    with pytest.raises(ValueError, match="student and teacher are one module"):
+        assemble({"kd": (1.0, KD)}, student, student, example(32), num_samples=1)
+    with pytest.raises(ValueError, match="a term of kd reads a teacher, but this run has none"):
+        assemble({"kd": (1.0, KD)}, student, None, example(32), num_samples=1)
+
+
+def test_float64_networks_get_float64_methods() -> None:
+    student, teacher = (module.double() for module in ours())
+    terms = {"crd": (0.8, CRD)}
+    method, trained, frozen = assemble(
+        terms, student, teacher, example(32).double(), num_samples=SAMPLES, labels=LABELS
+    )
+    batch = Batch(torch.randn(4, 3, 32, 32, dtype=torch.float64), LABELS[:4], indices=torch.arange(4))
+    assert method(batch, trained, frozen)["crd"].dtype == torch.float64
+
+
 def test_labels_must_be_one_for_each_sample() -> None:
     with pytest.raises(ValueError, match=r"labels have shape \(50,\): give one for each of the 49 samples"):
         assemble({"kd": (1.0, KD)}, *ours(), example(32), num_samples=49, labels=LABELS)

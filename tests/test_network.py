@@ -569,7 +569,7 @@ class TestRoles:
     def test_select_what_is_not_there(self):
         message = (
             r"ResNet has no role 'stage4' \(known: stem, stage1, .*, pooled\): "
-            r'pass taps=\{"stage4": "name\.of\.a\.submodule"\} to Network'
+            r'declare it, module\.roles = \{"stage4": "name\.of\.a\.submodule"\}'
         )
         with pytest.raises(ValueError, match=message):
             select_roles(small(), ["stage1", "stage4"])
@@ -611,6 +611,15 @@ class TestCopies:
         saved = torch.load(tmp_path / "module.pt", weights_only=False)
         assert torch.equal(saved(WEAK.images), expected)
         assert torch.equal(Network(saved, {"pooled": "<fc"}).run(WEAK).logits, expected)
+
+    def test_a_network_can_be_saved(self, tmp_path):
+        network = Network(small(), {"pooled": "<fc"}, frozen=True)
+        torch.save(network, tmp_path / "network.pt")
+        saved = torch.load(tmp_path / "network.pt", weights_only=False)
+        assert saved.frozen
+        expected, found = network.run(WEAK), saved.run(WEAK)
+        assert torch.equal(found.logits, expected.logits)
+        assert torch.equal(found.features["pooled"], expected.features["pooled"])
 
     def test_hooks_go_with_their_network(self):
         module = small()

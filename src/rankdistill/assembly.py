@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from .contract import Method, Pair
+from .contract import Method, Pair, given
 from .methods.combine import Sum
 from .network import Network
 from .taps import roles, select_roles
@@ -42,6 +43,10 @@ def assemble(
     """Return methods and networks that fit each other, ready for a training loop.
 
     Both networks run once on `images`, to learn the shapes of their features. Nothing of them changes in this run.
+    Before the first step of a training, call `method.prepare(teacher, lambda: [batch])`: some methods measure something
+    there, and it returns what is worth knowing, a sentence each. Each `Batch` of a training says its `epoch` and
+    `step`: warm-ups, schedules and draws of methods depend on them.
+
     A network whose roles are not known by themselves declares them: `module.roles = {"last": "name.of.a.submodule"}`.
 
     Args:
@@ -55,7 +60,8 @@ def assemble(
 
     Raises:
         ValueError: a method does not fit these networks, reads a role that a network does not have, or reads a teacher
-            where there is none; or `labels` are not one for each sample.
+            where there is none; `labels` are not one for each sample; or student and teacher are one module.
+        TypeError: a term is not a weight and a method, or a network is no module.
 
     Example:
         >>> from rankdistill import MODELS, CrossEntropy, CRD, assemble
@@ -63,6 +69,7 @@ def assemble(
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
+    _check(terms, student, teacher)
     probes = [Network(module, roles(module)) for module in (student, teacher) if module is not None]
     pair = pair_of(
         probes[0], probes[1] if teacher is not None else None, images, num_samples=num_samples, labels=labels
@@ -70,6 +77,10 @@ def assemble(
     for probe in probes:
         probe.close()
     method = Sum(**{name: (weight, _made(term, pair)) for name, (weight, term) in terms.items()}).to(images.device)
+    if teacher is None:
+        given(None if method.reads_teacher else method, f"a term of {', '.join(terms)}")
+    if images.dtype == torch.float64:
+        method = method.double()
     adapted = method.adapt(student)
     frozen = None
     if teacher is not None:
@@ -104,6 +115,18 @@ def pair_of(
         num_samples=num_samples,
         labels=labels,
     )
+
+
+def _check(terms: Mapping[str, tuple[float, Term]], student: nn.Module, teacher: nn.Module | None) -> None:
+    for name, pair in terms.items():
+        right = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], int | float)
+        if not right or not (isinstance(pair[1], Method) or callable(pair[1])):
+            raise TypeError(f"the term {name!r} is {pair!r}: give (weight, method), such as (0.9, KD()) or (0.8, CRD)")
+    if not isinstance(student, nn.Module) or not isinstance(teacher, nn.Module | None):
+        found = student if not isinstance(student, nn.Module) else teacher
+        raise TypeError(f"a network is a {type(found).__name__}: give an nn.Module that maps images to logits")
+    if student is teacher:
+        raise ValueError("student and teacher are one module, which cannot both learn and be frozen: give two")
 
 
 def _made(term: Term, pair: Pair) -> Method:

@@ -198,6 +198,9 @@ class Network:
         network.around = self.around
         return network
 
+    def __reduce__(self) -> tuple[Callable[..., Network], tuple[Any, ...]]:
+        return _rebuilt, (self.module, self.taps, self.frozen, self.mode, self._logits)
+
     def _through(self, images: Tensor) -> Output:
         captured: dict[str, Tensor] = {}
         self._pass.features, self._pass.graph = captured, torch.is_grad_enabled()
@@ -239,6 +242,13 @@ class Network:
 
     def _statistics(self) -> Any:
         return batch_statistics(self.module) if self.frozen and self.mode == "batch_stats" else nullcontext()
+
+
+def _rebuilt(
+    module: nn.Module, taps: Mapping[str, str], frozen: bool, mode: TeacherMode, logits: int | str | None
+) -> Network:
+    """Return a network that was saved, around its module, with hooks of its own."""
+    return Network(module, taps, frozen=frozen, mode=mode, logits=logits)
 
 
 def _remove(hooks: Iterable[RemovableHandle]) -> None:

@@ -78,8 +78,8 @@ def checked_labels(labels: Tensor | None, num_classes: int, loss: str) -> Tensor
     if labels.is_floating_point():
         if labels.ndim != 2 or labels.shape[1] != num_classes:
             raise ValueError(
-                f"the labels of {loss} have shape {tuple(labels.shape)} and are {labels.dtype}: give classes [batch] as "
-                f"integers, or distributions [batch, {num_classes}]"
+                f"the labels of {loss} have shape {tuple(labels.shape)} and are {labels.dtype}: give classes [batch] "
+                f"as integers, or distributions [batch, {num_classes}]"
             )
         sums = labels.sum(1)
         if labels.is_cpu and bool(((sums - 1.0).abs() > 1e-3).any()):

@@ -105,7 +105,7 @@ def select_roles(module: nn.Module, needs: Iterable[str]) -> dict[str, str]:
         have = ", ".join(known) if known else "none"
         raise ValueError(
             f"{type(module).__name__} has no role {missing[0]!r} (known: {have}): "
-            'pass taps={"' + missing[0] + '": "name.of.a.submodule"} to Network'
+            'declare it, module.roles = {"' + missing[0] + '": "name.of.a.submodule"}, or give it to Network as a tap'
         )
     return {role: known[role] for role in needs}
 

@@ -43,7 +43,7 @@ def test_several_hot_rows_are_no_distributions(name: str) -> None:
     several = F.one_hot(LABELS, 10).float()
     assert torch.allclose(total(name, several), total(name, LABELS))
     several[1, 7] = 1.0
-    with pytest.raises(ValueError, match="a row of the labels of .* sums to 2"):
+    with pytest.raises(ValueError, match=r"a row of the labels of .* sums to 2"):
         total(name, several)
 
 

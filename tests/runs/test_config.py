@@ -63,6 +63,20 @@ def test_weights_out_of_range(tmp_path: Path, weight: float) -> None:
         small_run(tmp_path, losses={"task": loss("ce", weight)})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"seed": -1}, r"seed is -1: it must be at least 0 and less than 2\^63"),
+        ({"seed": 2**63}, "seed is 9223372036854775808"),
+        ({"stream_seed": -1}, "stream_seed is -1"),
+        ({"threads": 99_999}, "threads is 99999: it must be 1 to 1024"),
+    ],
+)
+def test_seeds_and_threads_out_of_range(tmp_path: Path, wrong: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(small_run(tmp_path), **wrong)
+
+
 def test_options_are_the_methods_keyword_arguments() -> None:
     options = options_of("ra")(weight=2.0, epsilon=0.1, distance="spearman")
     assert (options.weight, options.epsilon, options.distance, options.method) == (2.0, 0.1, "spearman", "ra")

@@ -188,7 +188,9 @@ class Run:
     runs: Path = Path("runs")
 
     def __post_init__(self) -> None:
-        _require(self.threads is None or self.threads >= 1, "threads", self.threads, "at least 1")
+        for name in ("seed", "stream_seed"):
+            _require(0 <= getattr(self, name) < 2**63, name, getattr(self, name), "at least 0 and less than 2^63")
+        _require(self.threads is None or 1 <= self.threads <= 1024, "threads", self.threads, "1 to 1024")
         _require(self.evaluate_every >= 1, "evaluate_every", self.evaluate_every, "at least 1")
         _require(self.checkpoint_every >= 1, "checkpoint_every", self.checkpoint_every, "at least 1")
         steps = self.checkpoint_steps
