@@ -5,6 +5,7 @@ import pickle
 import struct
 import tarfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -233,10 +234,10 @@ def test_missing_and_empty_roots(tmp_path: Path) -> None:
 
 
 def test_parquet_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "cifar100").mkdir()
-    (tmp_path / "cifar100" / "train-00000-of-00001.parquet").write_bytes(b"PAR1PAR1")
-    for name in SETS:
-        with pytest.raises(
-            DataError, match=rf"{tmp_path} holds parquet files, .* not read: give {ARCHIVES[name]} from"
-        ):
-            DATASETS[name](tmp_path)
+    parquet = tmp_path / "cifar100" / "train-00000-of-00001.parquet"
+    parquet.parent.mkdir()
+    parquet.write_bytes(b"PAR1PAR1")
+    for name, root in product((*SETS, "tiny_imagenet", "fashion_mnist"), (tmp_path, parquet)):
+        with pytest.raises(DataError, match=rf"^{root} holds parquet files, .* not read: give ") as error:
+            DATASETS[name](root)
+        assert ARCHIVES.get(name, "give the ") in str(error.value)

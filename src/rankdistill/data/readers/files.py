@@ -105,6 +105,16 @@ def read_regular(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
+def absent(root: Path, otherwise: str) -> str:
+    """Return what is wrong with a place that does not have a data set: it is not there, or it holds other files."""
+    if not root.exists():
+        return f"there is no {root}"
+    below = (root.glob(f"{folders}*.parquet") for folders in ("", "*/", "*/*/"))
+    if root.suffix == ".parquet" or any(next(found, None) for found in below):
+        return f"{root} holds parquet files, as the Hugging Face hub gives them, which are not read"
+    return otherwise
+
+
 def mark_of(status: os.stat_result) -> str:
     """Return the mark of a file in a folder."""
     return f"{status.st_size} {status.st_mtime_ns}"
