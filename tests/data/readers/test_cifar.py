@@ -214,6 +214,17 @@ def test_a_file_that_is_not_the_official_one_is_never_unpickled(
     assert not unpickled
 
 
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(small: tuple[str, Path, Path]) -> None:
+    name, folder, archive = small
+    for path, root in ((folder / known(name).meta["filename"], folder), (archive, archive)):
+        with path.open("wb") as file:
+            file.truncate(3 * 2**30)  # a hole: it takes no room
+        with pytest.raises(
+            DataError, match=rf"^{path} cannot be read \(it has 3,221,225,472 bytes, and at most 268,435"
+        ):
+            DATASETS[name](root)
+
+
 def test_missing_files(small: tuple[str, Path, Path]) -> None:
     name, folder, _ = small
     gone = [known(name).test_list[0][0], known(name).meta["filename"]]

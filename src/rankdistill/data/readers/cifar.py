@@ -22,7 +22,7 @@ import torch
 
 from ..dataset import DataError, DataSet, Request, Split
 from .download import fetch
-from .files import absent
+from .files import absent, check_regular, read_regular
 from .images import resized
 
 # Over all pixels of the training images. Another std for CIFAR-10, (0.2023, 0.1994, 0.2010), is the mean of the
@@ -31,6 +31,7 @@ MEAN_10, STD_10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 MEAN_100, STD_100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 _SIDE = 32
+_LARGEST = 2**28  # bytes; the largest official file has 169 million
 
 
 def cifar10(request: Request) -> DataSet:
@@ -87,10 +88,11 @@ def _load(name: str, kind: str, request: Request, mean: tuple[float, ...], std: 
 
 
 def _in_folder(folder: Path, sums: Mapping[str, str]) -> dict[str, bytes]:
-    return {file: (folder / file).read_bytes() for file in sums if (folder / file).is_file()}
+    return {file: read_regular(folder / file, _LARGEST) for file in sums if (folder / file).is_file()}
 
 
 def _in_archive(path: Path, folder: str, md5: str, remedy: str) -> dict[str, bytes]:
+    check_regular(path, _LARGEST)
     with path.open("rb") as archive:
         _check(hashlib.file_digest(archive, "md5").hexdigest(), md5, str(path), remedy)
     with tarfile.open(path) as members:  # in their order, since seeking back would unpack everything anew
