@@ -129,7 +129,7 @@ def disturbed(draw: random.Random, root: Path) -> None:
         ("x.png", "x.gif", "a", "train", "val", "\udcff.png", "-.jpg", "[a].png", "x" * 250)
     )
     match draw.randrange(10):
-        case 0 | 1 | 2 if path.is_file():
+        case 0 | 1 | 2 if path.is_file() and path.stat().st_size < 2**20:  # not one that case 8 made
             path.write_bytes(
                 mutated(draw, path.read_bytes(), [encoded("PNG", picture(0)), b"%!PS-Adobe-3.0 EPSF-3.0\n"])
             )
@@ -143,7 +143,7 @@ def disturbed(draw: random.Random, root: Path) -> None:
             os.mkfifo(odd)
         case 7 if not odd.exists():
             odd.mkdir()
-        case 8 if path.is_file() and not odd.exists():
+        case 8 if not odd.exists():
             with odd.open("wb") as file:
                 file.truncate(draw.choice((0, 2**20, 2**32)))
         case _ if path.is_file():
