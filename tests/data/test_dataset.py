@@ -1,3 +1,4 @@
+import pickle
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,11 @@ def test_a_split_checks_its_tensors(images: torch.Tensor, labels: torch.Tensor, 
 def test_a_data_set_checks_its_parts(train: Split, test: Split, names: tuple[str, ...], message: str) -> None:
     with pytest.raises(DataError, match=message):
         data_of(train, test, names)
+
+
+def test_an_error_is_one_line_whatever_files_are_called() -> None:
+    assert str(DataError("a\nb\r.png is missing")) == r"a\nb\r.png is missing"
+    assert str(pickle.loads(pickle.dumps(DataError("a\nb")))) == r"a\nb"
 
 
 def test_a_request_says_what_is_out_of_range() -> None:

@@ -128,22 +128,23 @@ def disturbed(draw: random.Random, root: Path) -> None:
     odd = path.parent / draw.choice(
         ("x.png", "x.gif", "a", "train", "val", "\udcff.png", "-.jpg", "[a].png", "x" * 250)
     )
+    free = not os.path.lexists(odd)
     match draw.randrange(10):
-        case 0 | 1 | 2 if path.is_file():
+        case 0 | 1 | 2 if path.is_file() and path.stat().st_size < 2**20:  # not one that case 8 made
             path.write_bytes(
                 mutated(draw, path.read_bytes(), [encoded("PNG", picture(0)), b"%!PS-Adobe-3.0 EPSF-3.0\n"])
             )
         case 3:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        case 4 if not odd.exists():
+        case 4 if free:
             path.rename(odd)
-        case 5 if not odd.exists():
+        case 5 if free:
             odd.symlink_to(draw.choice((path, path.parent, root, Path("/dev/zero"), Path("nothing"), odd)))
-        case 6 if not odd.exists():
+        case 6 if free:
             os.mkfifo(odd)
-        case 7 if not odd.exists():
+        case 7 if free:
             odd.mkdir()
-        case 8 if path.is_file() and not odd.exists():
+        case 8 if free:
             with odd.open("wb") as file:
                 file.truncate(draw.choice((0, 2**20, 2**32)))
         case _ if path.is_file():

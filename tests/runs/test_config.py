@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 import torch
 
-from rankdistill.data import DATASETS, DataSet
+from rankdistill.data import DATASETS, DataSet, Geometry
 from rankdistill.methods import METHODS
 from rankdistill.methods.ra import Distance
 from rankdistill.recipes import RECIPES
@@ -226,3 +226,9 @@ def test_bf16_run_trains_in_float32_weights(tmp_path: Path) -> None:
     result = fit(plan)
     assert math.isfinite(result["last"]["loss"]["task"])
     assert {parameter.dtype for parameter in plan.state.student.module.parameters()} == {torch.float32}
+
+
+def test_each_flag_of_the_data_has_a_help_text() -> None:
+    """tyro takes it from the docstring of the class that has the field."""
+    texts = "".join(f"{kind.__doc__}\n" for kind in (Data, Geometry))
+    assert [field.name for field in dataclasses.fields(Data) if f"\n        {field.name}: " not in texts] == []

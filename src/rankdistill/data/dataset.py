@@ -18,7 +18,13 @@ _MAX_SIDE = 4096
 
 
 class DataError(ValueError):
-    """Data that is missing, broken, or not what was asked for. The message says which, where, and what to do."""
+    """Data that is missing, broken, or not what was asked for. The message says which, where, and what to do.
+
+    The message is one line, whatever files are called: line breaks in it are written as backslashes and letters.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.replace("\r", "\\r").replace("\n", "\\n"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

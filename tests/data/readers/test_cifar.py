@@ -5,6 +5,7 @@ import pickle
 import struct
 import tarfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,17 @@ def test_a_file_that_is_not_the_official_one_is_never_unpickled(
     assert not unpickled
 
 
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(small: tuple[str, Path, Path]) -> None:
+    name, folder, archive = small
+    for path, root in ((folder / known(name).meta["filename"], folder), (archive, archive)):
+        with path.open("wb") as file:
+            file.truncate(3 * 2**30)  # a hole: it takes no room
+        with pytest.raises(
+            DataError, match=rf"^{path} cannot be read \(it has 3,221,225,472 bytes, and at most 268,435"
+        ):
+            DATASETS[name](root)
+
+
 def test_missing_files(small: tuple[str, Path, Path]) -> None:
     name, folder, _ = small
     gone = [known(name).test_list[0][0], known(name).meta["filename"]]
@@ -233,10 +245,10 @@ def test_missing_and_empty_roots(tmp_path: Path) -> None:
 
 
 def test_parquet_files_are_named(tmp_path: Path) -> None:
-    (tmp_path / "cifar100").mkdir()
-    (tmp_path / "cifar100" / "train-00000-of-00001.parquet").write_bytes(b"PAR1PAR1")
-    for name in SETS:
-        with pytest.raises(
-            DataError, match=rf"{tmp_path} holds parquet files, .* not read: give {ARCHIVES[name]} from"
-        ):
-            DATASETS[name](tmp_path)
+    parquet = tmp_path / "cifar100" / "train-00000-of-00001.parquet"
+    parquet.parent.mkdir()
+    parquet.write_bytes(b"PAR1PAR1")
+    for name, root in product((*SETS, "tiny_imagenet", "fashion_mnist"), (tmp_path, parquet)):
+        with pytest.raises(DataError, match=rf"^{root} holds parquet files, .* not read: give ") as error:
+            DATASETS[name](root)
+        assert ARCHIVES.get(name, "give the ") in str(error.value)

@@ -142,6 +142,15 @@ def test_changed_annotations_need_no_decoding(tree: Path, cache: Path, decodings
     assert decodings == []
 
 
+def test_a_cache_of_other_things_than_files_is_not_waited_for(tree: Path, cache: Path) -> None:
+    first = load(tree, cache=cache)
+    for path in sorted(cache.iterdir()):
+        path.unlink()
+        os.mkfifo(path)
+    with pytest.warns(UserWarning, match=r"decoded images cannot be kept in .* \(.*it is a pipe, not a file"):
+        assert same(load(tree, cache=cache), first)
+
+
 def flipped(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

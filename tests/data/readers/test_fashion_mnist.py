@@ -116,9 +116,10 @@ def test_a_missing_file(tmp_path: Path, stem: str) -> None:
 
 
 def test_missing_and_empty_roots(tmp_path: Path) -> None:
-    for root in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(DataError, match=f"^{root} lacks train-images-idx3-ubyte"):
-            load(root)
+    with pytest.raises(DataError, match=f"^{tmp_path} lacks train-images-idx3-ubyte"):
+        load(tmp_path)
+    with pytest.raises(DataError, match=f"^there is no {tmp_path}/nowhere: give the folder"):
+        load(tmp_path / "nowhere")
     with pytest.raises(DataError, match="needs a root"):
         load()
 

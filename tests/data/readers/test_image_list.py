@@ -161,7 +161,7 @@ BROKEN: dict[str, tuple[list[str], str]] = {
     "unknown test label": ([*LINES, "images/5.png,cow,test"], r"line 7 of .* has the label 'cow', which no training"),
     "trained and tested": (
         [*LINES, "images/sub/../0.png,cat,test"],
-        r"line 7 .* lists images/sub/../0.png for testing, and line 2 for train",
+        r"line 7 .* lists 'images/sub/../0.png' for testing, and line 2 for train",
     ),
     "missing image": (
         [*LINES, "images/99.png,cat,train"],

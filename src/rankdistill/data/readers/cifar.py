@@ -22,6 +22,7 @@ import torch
 
 from ..dataset import DataError, DataSet, Request, Split
 from .download import fetch
+from .files import absent, check_regular, read_regular
 from .images import resized
 
 # Over all pixels of the training images. Another std for CIFAR-10, (0.2023, 0.1994, 0.2010), is the mean of the
@@ -30,6 +31,7 @@ MEAN_10, STD_10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 MEAN_100, STD_100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 _SIDE = 32
+_LARGEST = 2**28  # bytes; the largest official file has 169 million
 
 
 def cifar10(request: Request) -> DataSet:
@@ -61,11 +63,12 @@ def _load(name: str, kind: str, request: Request, mean: tuple[float, ...], std: 
         raise DataError(f"{name} needs a root: {known.filename}, the folder that it holds, or where to put it")
     sums = dict([*known.train_list, *known.test_list, (known.meta["filename"], known.meta["md5"])])
     folders = [folder for folder in (root / known.base_folder, root) if any((folder / n).is_file() for n in sums)]
-    archive = root if root.is_file() else root / known.filename
+    archive = root if root.is_file() and root.suffix != ".parquet" else root / known.filename
     remedy = f"get {known.url} again; images of your own are read by the data sets imagefolder and csv"
     if not folders and not archive.is_file():
         if not request.download:
-            raise DataError(f"{_absent(known, root)}: give {known.filename} from {known.url}, or the folder in it")
+            wrong = absent(root, f"{root} has neither {known.base_folder} nor {known.filename}")
+            raise DataError(f"{wrong}: give {known.filename} from {known.url}, or the folder in it")
         archive = fetch(known.url, root, known.tgz_md5)
     place = folders[0] if folders else archive
     contents = (
@@ -84,19 +87,12 @@ def _load(name: str, kind: str, request: Request, mean: tuple[float, ...], std: 
     return DataSet(name, train, test, names, mean, std).first_classes(request.num_classes)
 
 
-def _absent(known: Any, root: Path) -> str:
-    if not root.exists():
-        return f"there is no {root}"
-    if next(root.glob("**/*.parquet"), None) is not None:
-        return f"{root} holds parquet files, as the Hugging Face hub gives them, which are not read"
-    return f"{root} has neither {known.base_folder} nor {known.filename}"
-
-
 def _in_folder(folder: Path, sums: Mapping[str, str]) -> dict[str, bytes]:
-    return {file: (folder / file).read_bytes() for file in sums if (folder / file).is_file()}
+    return {file: read_regular(folder / file, _LARGEST) for file in sums if (folder / file).is_file()}
 
 
 def _in_archive(path: Path, folder: str, md5: str, remedy: str) -> dict[str, bytes]:
+    check_regular(path, _LARGEST)
     with path.open("rb") as archive:
         _check(hashlib.file_digest(archive, "md5").hexdigest(), md5, str(path), remedy)
     with tarfile.open(path) as members:  # in their order, since seeking back would unpack everything anew

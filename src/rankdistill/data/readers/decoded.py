@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 import os
+import stat
 import sys
 import time
 import warnings
@@ -183,6 +184,8 @@ def _mapped(path: Path, shape: Sequence[int]) -> UInt8[Tensor, "images size size
         ValueError: it has another shape, or the file another length.
     """
     header = _header(shape)
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe, which would be waited for
+        raise ValueError(f"{path} is no file")
     with path.open("rb") as file:
         whole = os.fstat(file.fileno()).st_size == len(header) + math.prod(shape)
         if not whole or file.read(len(header)) != header:

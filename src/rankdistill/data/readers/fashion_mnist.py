@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dataset import DataError, DataSet, Request, Split, check_memory
+from .files import absent
 
 CLASS_NAMES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
@@ -57,10 +58,8 @@ def load(request: Request) -> DataSet:
         _download(root)
     paths = _find(root)
     if missing := [name for name in _FILES if name not in paths]:
-        raise DataError(
-            f"{root} lacks {' and '.join(missing)} (plain or .gz): give the folder that has the four files of "
-            "Fashion-MNIST, or download them into it"
-        )
+        wrong = absent(root, f"{root} lacks {' and '.join(missing)} (plain or .gz)")
+        raise DataError(f"{wrong}: give the folder that has the four files of Fashion-MNIST, or download them into it")
     train, test = (_split(paths, part, size) for part in ("train", "t10k"))
     return DataSet("fashion_mnist", train, test, CLASS_NAMES, (MEAN,) * 3, (STD,) * 3).first_classes(
         request.num_classes

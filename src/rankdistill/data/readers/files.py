@@ -91,18 +91,34 @@ def in_folder(folder: Path, *, remedy: str) -> Files:
 def read_regular(path: Path, limit: int) -> bytes:
     """Return the content of a file of at most `limit` bytes.
 
-    A device may have no end, and a pipe may have no writer: they are not opened.
-
     Raises:
         OSError: the file cannot be read, is no regular file, or is larger.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, f"it is {_described(path)}")
-    if status.st_size > limit:
-        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and at most {limit:,} are read")
+    check_regular(path, limit)
     with path.open("rb") as file:
         return file.read(limit)
+
+
+def check_regular(path: Path, limit: int) -> None:
+    """Raise OSError unless this is a file of at most `limit` bytes.
+
+    A device may have no end, and a pipe may have no writer: they must not be opened.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, f"it is {_described(path)}", str(path))
+    if status.st_size > limit:
+        raise OSError(errno.EFBIG, f"it has {status.st_size:,} bytes, and at most {limit:,} are read", str(path))
+
+
+def absent(root: Path, otherwise: str) -> str:
+    """Return what is wrong with a place that does not have a data set: it is not there, or it holds other files."""
+    if not root.exists():
+        return f"there is no {root}"
+    below = (root.glob(f"{folders}*.parquet") for folders in ("", "*/", "*/*/"))
+    if root.suffix == ".parquet" or any(next(found, None) for found in below):
+        return f"{root} holds parquet files, as the Hugging Face hub gives them, which are not read"
+    return otherwise
 
 
 def mark_of(status: os.stat_result) -> str:

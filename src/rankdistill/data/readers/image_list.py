@@ -81,14 +81,12 @@ def _parts(root: Path, rows: list[Row]) -> dict[str, list[Row]]:
     first: dict[str, Row] = {}
     for row in (*parts["train"], *parts["test"]):
         before = first.setdefault(os.path.normpath(root.parent / row.path), row)
+        where = f"line {row.line} of {root} lists {row.path!r}"
         if before.split != row.split:
-            raise DataError(
-                f"line {row.line} of {root} lists {row.path} for testing, and line {before.line} for training: keep one"
-            )
+            raise DataError(f"{where} for testing, and line {before.line} for training: keep one")
         if before.label != row.label:
             raise DataError(
-                f"line {row.line} of {root} lists {row.path} with the label {row.label!r}, and line {before.line} with "
-                f"{before.label!r}: keep one"
+                f"{where} with the label {row.label!r}, and line {before.line} with {before.label!r}: keep one"
             )
     return parts
 

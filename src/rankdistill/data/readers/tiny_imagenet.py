@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ..dataset import DataError, DataSet, Request
 from .decoded import read_parts
 from .download import fetch
-from .files import Files, in_folder, in_zip
+from .files import Files, absent, in_folder, in_zip
 from .images import Decode, UndecodableError, is_image, open_rgb, square
 from .lists import tell_absent
 
@@ -66,7 +66,7 @@ def load(request: Request) -> DataSet:
     if place is None and request.download:
         place = fetch(URL, root, MD5)
     if place is None:
-        wrong = f"{root} has no wnids.txt" if root.exists() else f"there is no {root}"
+        wrong = absent(root, f"{root} has no wnids.txt")
         raise DataError(f"{wrong}: give the zip from {URL}, or the folder that it holds")
     with _opened(place) as files:
         wnids = sorted(files.text("wnids.txt").split())
@@ -84,7 +84,7 @@ def load(request: Request) -> DataSet:
 def _find(root: Path) -> Path | None:
     """Return the zip or the folder that has wnids.txt, before a walk through it that may be long."""
     if root.is_file():
-        return root
+        return root if root.suffix != ".parquet" else None
     for folder in (root / _FOLDER, root):
         if (folder / "wnids.txt").is_file():
             return folder
