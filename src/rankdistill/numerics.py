@@ -35,6 +35,7 @@ def check_range(name: str, value: float, low: float, high: float = math.inf) -> 
     """Raise ValueError unless the value is finite and from `low` to `high`, both included."""
     if not (low <= value <= high and value < math.inf):
         limits = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        limits = limits if math.isfinite(value) else f"finite and {limits}"
         raise ValueError(f"{name} is {value}: it must be {limits}")
 
 

@@ -76,7 +76,7 @@ def test_a_map_of_zeros_is_finite_and_passes_no_gradient() -> None:
 
 @pytest.mark.parametrize("power", [0.5, float("nan"), float("inf")])
 def test_refuses_a_power(power: float) -> None:
-    with pytest.raises(ValueError, match=f"power is {power}: it must be finite and at least 1"):
+    with pytest.raises(ValueError, match=rf"power is {power}: it must be (finite and )?at least 1"):
         AT([], power=power)
     with pytest.raises(ValueError, match="at least 1"):
         at_loss(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), power=power)

@@ -167,7 +167,7 @@ def test_refuses_what_it_cannot_use() -> None:
         CRD(4, 4, labels, temperature=0)
     with pytest.raises(ValueError, match=r"momentum is 1\.5"):
         CRD(4, 4, labels, momentum=1.5)
-    with pytest.raises(ValueError, match="num_negatives 0"):
+    with pytest.raises(ValueError, match="num_negatives is 0"):
         CRD(4, 4, labels, num_negatives=0)
     with pytest.raises(ValueError, match="all 8 training samples are of one class"):
         CRD(4, 4, torch.zeros(8, dtype=torch.int64))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from every_method import (
+from method_pairs import (
     BY_OUTPUTS,
     ON_LOGITS,
     assembled,

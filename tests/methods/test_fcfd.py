@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from contract_methods import random_batch
-from every_method import assembled, for_networks
+from method_pairs import assembled, for_networks
 from small_networks import Small, Toy
 from structure_golden import TOLERANCE, close, golden, gradient_is_right, names
 from torch import nn

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import timm
 import torchvision
-from every_method import assembled, batch_of, total
+from method_pairs import assembled, batch_of, total
 from torch import nn
 
 from rankdistill import METHODS, Method

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from every_method import assembled
+from method_pairs import assembled
 from torch import nn
 
 from rankdistill import OFD, Batch, Network, Output, margin_distance, negative_margin, pair_of, roles

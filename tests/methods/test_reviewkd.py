@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from every_method import assembled
+from method_pairs import assembled
 
 from rankdistill import Batch, Output, ReviewKD, hierarchical_context_loss
 from rankdistill.contract import Pair

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from contract_methods import random_batch
-from every_method import assembled, for_networks
 from jaxtyping import TypeCheckError
+from method_pairs import assembled, for_networks
 from small_networks import Small
 from structure_golden import TOLERANCE, close, golden, gradient_is_right, load
 from torch import nn

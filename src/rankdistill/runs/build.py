@@ -36,7 +36,7 @@ from ..weights.reading import read_weights
 from ..weights.storage import digest_of
 from .config import Run, describe
 from .launch import environment, launched
-from .options import SHARED_OPTIONS, look_up
+from .options import look_up, shared_options
 from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
 
 
@@ -221,9 +221,10 @@ def terms(losses: Mapping[str, Any]) -> dict[str, tuple[float, Callable[[Pair], 
 
 def _method(config: Any, pair: Pair) -> Method:
     method = METHODS[config.method].for_pair(pair, **_options(config))
-    if getattr(config, "standardized", False):
+    shared = shared_options(config.method)
+    if "standardized" in shared and config.standardized:
         method = Standardized(method)
-    return EachView(method) if getattr(config, "each_view", False) else method
+    return EachView(method) if "each_view" in shared and config.each_view else method
 
 
 def check_options(losses: Mapping[str, Any]) -> None:
@@ -262,8 +263,9 @@ def _teacher_weights(run: Run) -> dict[str, Tensor]:
 
 
 def _options(config: Any) -> dict[str, Any]:
-    """The method's own options, without those that every loss has."""
-    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in SHARED_OPTIONS}
+    """The method's own options, without those that losses have beside them."""
+    shared = shared_options(config.method)
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(config) if f.name not in shared}
 
 
 def _digest(data: DataSet) -> str:

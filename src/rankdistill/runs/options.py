@@ -16,12 +16,16 @@ from ..contract import Method
 from ..methods import METHODS
 from ..training.updates import UPDATES
 
-SHARED_OPTIONS = ("weight", "each_view", "standardized")
-"""Options that losses of a run have beside those of their methods; the last two only where they work."""
-
 _Weight = Annotated[float, tyro.conf.arg(help="what the loss is multiplied by")]
 _EachView = Annotated[bool, tyro.conf.arg(help="apply the loss to both views of an image, and add the two")]
 _Standardized = Annotated[bool, tyro.conf.arg(help="standardise the logits of each image first, as LSKD does")]
+
+
+def shared_options(name: str) -> tuple[str, ...]:
+    """Return the options that a loss has beside those of its method: "weight", and those of the others that work."""
+    method = METHODS[name]
+    each_view = ("each_view",) if method.views == 1 and method.forward is Method.forward else ()
+    return ("weight", *each_view, *(("standardized",) if method.reads_logits_once else ()))
 
 
 @functools.cache
@@ -35,11 +39,12 @@ def options_of(name: str) -> type[Any]:
         ValueError: there is no such method; the nearest names are given.
     """
     method = look_up(METHODS, name, "method")
-    shared: list[tuple[str, Any, Any]] = [("weight", _Weight, field(default=1.0))]
-    if method.views == 1 and method.forward is Method.forward:
-        shared.append(("each_view", _EachView, field(default=False)))
-    if method.reads_logits_once:
-        shared.append(("standardized", _Standardized, field(default=False)))
+    known = {
+        "weight": ("weight", _Weight, field(default=1.0)),
+        "each_view": ("each_view", _EachView, field(default=False)),
+        "standardized": ("standardized", _Standardized, field(default=False)),
+    }
+    shared: list[tuple[str, Any, Any]] = [known[option] for option in shared_options(name)]
     return _dataclass_of(method, shared, {"method": name}, functools.partial(_reduced, loss, "method"))
 
 
