@@ -2,7 +2,8 @@
 
 mini.toml says what is trained: 100 classes of Tiny-ImageNet at 32x32, resnet56 -> resnet20, 10,000 training images, 15
 epochs, clipped gradients for every method. Each run is a `rankdistill distill` of its own and goes on where it stopped;
-so does this program. results/mini.csv is made of the runs that are done, after each of them:
+so does this program. results/mini.csv is made of the runs that are done, after each of them. A run that has rows there
+but no folder was made on another machine, and is not made again:
 `make bench-mini DATA=tiny-imagenet-100.zip TEACHER=resnet56.safetensors`, then `make docs-tables` for the page.
 """
 
@@ -19,8 +20,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +30,26 @@ from mini_plan import Job, Plan, planned, read_plan
 HERE = Path(__file__).parent
 COLUMNS = (
     *("group", "method", "recipe", "teacher", "student", "setting", "weight", "seed", "split", "top1_last"),
-    *("top1_best", "seconds", "precision", "machine", "threads", "commit", "options", "failed"),
+    *("top1_best", "seconds", "precision", "machine", "threads", "commit", "options", "failed", "run"),
 )
+MEASURED = ("split", "top1_last", "top1_best", "seconds", "precision", "machine", "threads", "commit")
+Row = dict[str, Any]
 STOPPED = (130, 143, 75, -signal.SIGTERM, -signal.SIGINT)
 """Exit codes of a run that was told to stop: it goes on the next time."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where things are: the images, the teacher's weights, and the folder of runs."""
+    """Where things are: the images, the teacher's weights, the folder of runs; and the rows of runs made elsewhere.
+
+    Attributes:
+        kept: `Job.key` -> split -> row of the table.
+    """
 
     data: Path
     teacher: Path
     runs: Path
+    kept: Mapping[str, Mapping[str, Row]] = field(default_factory=dict)
 
     def folder(self, job: Job) -> Path:
         """Return the folder of one run."""
@@ -52,8 +60,12 @@ class Paths:
         return next(iter(self.folder(job).glob("*/*/*/result.json")), Path()).parent if self.done(job) else None
 
     def done(self, job: Job) -> bool:
-        """Return whether the run has its result."""
+        """Return whether the run has its result here."""
         return any(self.folder(job).glob("*/*/*/result.json"))
+
+    def complete(self, job: Job) -> bool:
+        """Return whether the table has all rows of the run, made elsewhere."""
+        return ("test" if job.tested else "held-out") in self.kept.get(job.key, {})
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -67,6 +79,8 @@ def write_whole(path: Path, text: str) -> None:
 def next_command(job: Job, paths: Paths) -> list[str] | None:
     """Return what is still to do for a run, as arguments of `rankdistill`: train, then measure; None if all is done."""
     trained = paths.trained(job)
+    if trained is None and paths.complete(job):
+        return None
     if trained is None:
         arguments = [*job.arguments, "--data.root", str(paths.data), "--data.cache", str(paths.runs / "images")]
         arguments += ["--runs", str(paths.folder(job))]
@@ -90,18 +104,31 @@ def accuracies(plan: Plan, paths: Paths, names: Sequence[str] = ()) -> dict[str,
                 found[job.key] = json.loads((trained / "result.json").read_text())["last"]["top1"]
             elif (paths.folder(job) / "failed.json").exists():
                 found[job.key] = -math.inf
+            elif (row := paths.kept.get(job.key, {}).get("held-out")) is not None:
+                found[job.key] = float(row["top1_last"])
         if len(found) == before:
             return found
 
 
-def rows(plan: Plan, paths: Paths) -> Iterator[dict[str, Any]]:
+def read_kept(table: Path) -> dict[str, dict[str, Row]]:
+    """Return the rows that a table has of runs that ended: `Job.key` -> split -> row."""
+    kept: dict[str, dict[str, Row]] = {}
+    if table.exists():
+        with table.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row["split"]:
+                    kept.setdefault(row["run"], {})[row["split"]] = dict(row)
+    return kept
+
+
+def rows(plan: Plan, paths: Paths) -> Iterator[Row]:
     """Yield the rows of the table: each run that is done has one of held-out images, and if it was tested one of test.
 
-    A run that failed has one row, with its sentence.
+    A run that failed has one row, with its sentence. A run that was made elsewhere has the rows that were kept of it.
     """
     for job in planned(plan, accuracies(plan, paths)):
         folder, trained = paths.folder(job), paths.trained(job)
-        row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
+        row: Row = dict.fromkeys(COLUMNS, "") | {"run": job.key}
         row |= {"group": job.group, "method": job.entry.name, "recipe": job.recipe, "setting": job.setting}
         row |= {"teacher": job.pair[0] if job.entry.recipe != "plain" else "", "student": job.pair[1]}
         row |= {"weight": "" if job.weight is None else job.weight, "seed": job.seed}
@@ -118,6 +145,10 @@ def rows(plan: Plan, paths: Paths) -> Iterator[dict[str, Any]]:
                 yield row | {"split": "test", "top1_last": json.loads(test.read_text())["top1"], "top1_best": ""}
         elif (failed := folder / "failed.json").exists():
             yield row | {"failed": json.loads(failed.read_text())["sentence"]}
+        else:
+            for split, kept in paths.kept.get(job.key, {}).items():
+                if split == "held-out" or job.tested:
+                    yield row | {name: kept[name] for name in MEASURED}
 
 
 def write_table(plan: Plan, paths: Paths, out: Path) -> None:
@@ -249,7 +280,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that runs are told to stop
     plan = read_plan(options.plan)
     plan = replace(plan, options={**plan.options, "precision": options.precision, "threads": options.threads})
-    paths = Paths(options.data, options.teacher, options.runs)
+    paths = Paths(options.data, options.teacher, options.runs, read_kept(options.out))
     check_teacher(paths)
     runner = Runner(plan, paths, options.out, options.groups, about(options.precision, options.threads))
     runner.run(options.jobs, 60.0 * options.limit_minutes)

@@ -205,6 +205,29 @@ def test_the_table_has_a_row_for_each_run_and_split_and_the_sentences_of_failed_
     assert rows[0]["precision"] == "32-true"
 
 
+def test_rows_of_another_machine_are_kept_count_for_choices_and_are_not_trained_again(
+    plan: Plan, paths: mini.Paths, tmp_path: Path
+) -> None:
+    found = searched(plan, paths, best=2.9)
+    done, half = (job for job in planned(plan, found) if job.setting == "chosen" and job.seed == 1 and job.group == "1")
+    finish(done, paths, 31.0, test=29.5)
+    finish(half, paths, 32.0)
+    table = tmp_path / "mini.csv"
+    mini.write_table(plan, paths, table)
+    before = table.read_text()
+
+    elsewhere = replace(paths, runs=tmp_path / "elsewhere", kept=mini.read_kept(table))
+    mini.write_table(plan, elsewhere, table)
+    assert table.read_text() == before
+    assert mini.accuracies(plan, elsewhere) == pytest.approx(mini.accuracies(plan, paths), abs=0.006)
+    assert mini.next_command(done, elsewhere) is None
+    assert (mini.next_command(half, elsewhere) or [])[0] == "distill"  # its student is not here to be measured
+    finish(half, elsewhere, 33.0, test=30.0)
+    mini.write_table(plan, elsewhere, table)
+    assert ",33.0,34.0," in table.read_text()
+    assert ",32.0,33.0," not in table.read_text()
+
+
 def test_a_folder_of_another_teacher_is_refused(paths: mini.Paths) -> None:
     paths.teacher.write_bytes(b"one")
     mini.check_teacher(paths)
