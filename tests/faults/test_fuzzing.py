@@ -33,7 +33,8 @@ def test_reading_and_refusing_are_counted() -> None:
         (lambda given: int(""), r"input 0 \(7\) met a foreign error\n.*ValueError"),
         (lambda given: next(iter([])), r"met a foreign error\n.*StopIteration"),
         (lambda given: [][7], r"is not one line"),
-        (lambda given: len(bytearray(b"x") * 2**25), r"input 0 \(7\) took \d\d MB of memory"),
+        # More than glibc ever takes from memory that was freed, so that the process grows.
+        (lambda given: len(bytearray(b"x") * 2**27), r"input 0 \(7\) took 1\d\d MB of memory"),
     ],
 )
 def test_what_the_watch_is_for(read: Callable[[int], object], message: str) -> None:
