@@ -9,7 +9,7 @@ what a method runs is a function of the batch's step and not of its samples.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -115,6 +115,26 @@ def barrier() -> None:
     """Wait for the others."""
     if world_size() > 1:
         dist.barrier()
+
+
+class OtherProcessFailed(RuntimeError):
+    """Process 0 failed, and says why itself."""
+
+
+def on_first(action: Callable[[], object]) -> None:
+    """Run an action in process 0, while the others wait. If it fails, it fails in all of them.
+
+    Raises:
+        OtherProcessFailed: in the other processes. In process 0, what the action raises.
+    """
+    failed: Exception | None = None
+    if rank() == 0:
+        try:
+            action()
+        except Exception as error:
+            failed = error
+    if any_of(int(failed is not None)):
+        raise failed or OtherProcessFailed("process 0 failed, and says why")
 
 
 def synchronized_batch_norm(module: nn.Module) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,9 +125,15 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.Capt
     first = output(capsys)
     assert main(command) == 0
     again = output(capsys)
+    assert main([*command, "--again"]) == 0
+    anew = output(capsys)
     assert "epoch 1/2" in first
     assert "epoch 1/2" not in again
-    assert "going on after step" in again
+    assert re.search(
+        r"^done before, on \d{4}-\d\d-\d\d \d\d:\d\d, and not trained now: top-1 .* pass --again to train", again
+    )
+    assert "epoch 1/2" in anew
+    assert "done before" not in anew
 
 
 BAD = {

@@ -9,7 +9,7 @@ from rankdistill import KD, Batch, CrossEntropy, Output, Sum
 from rankdistill.cli.main import main
 from rankdistill.recipes import RECIPES
 from rankdistill.recipes.by_pair import CIFAR100_PAIRS, TINY_IMAGENET_PAIRS
-from rankdistill.recipes.takd import ASSISTANTS, CHAINS, authors_losses, fit_chain, result_of, takd, train_once
+from rankdistill.recipes.takd import ASSISTANTS, CHAINS, authors_losses, fit_chain, takd, train_once
 from rankdistill.runs.build import build
 from rankdistill.runs.config import Optim, Run
 from rankdistill.training.loop import fit
@@ -117,12 +117,12 @@ def test_an_interrupted_chain_goes_on_and_ends_the_same(teacher: Path, tmp_path:
 def test_a_run_counts_as_done_only_if_its_student_is_whole(teacher: Path, tmp_path: Path) -> None:
     run = small_chain(tmp_path, teacher)[0]
     plan = build(run)
-    assert result_of(plan) is None
+    assert plan.finished() is None
     result = fit(plan)
     whole = plan.weights.read_bytes()
-    assert result_of(build(run)) == result
+    assert build(run).finished() == result
     plan.weights.write_bytes(whole[:-1])
-    assert result_of(build(run)) is None
+    assert build(run).finished() is None
     assert train_once(run).read_bytes() == whole
 
 

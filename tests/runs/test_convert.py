@@ -242,5 +242,5 @@ def test_distilling_from_others_teacher_is_distilling_from_the_same_weights(
     assert main([*command, str(ours)]) == 0
     capsys.readouterr()
     assert main([*command, str(foreign)]) == 0
-    assert "going on after" in capsys.readouterr().out  # it is the run of the same teacher, which is finished
+    assert "done before" in capsys.readouterr().out  # it is the run of the same teacher, which is finished
     assert len(list((tmp_path / "runs").glob("*/*/*"))) == 1

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,21 +19,23 @@ from rich.console import Console
 from rich.table import Table
 
 from ..data import DATASETS
+from ..distributed import OtherProcessFailed
 from ..methods import METHODS
 from ..models import MODELS
 from ..recipes import RECIPES
 from ..recipes.protocols import PROTOCOLS
-from ..recipes.takd import CHAINS, fit_chain, result_of
+from ..recipes.takd import CHAINS, fit_chain
 from ..runs.build import build
 from ..runs.config import Run
 from ..runs.convert import convert_checkpoint
 from ..runs.evaluate import evaluate_weights
 from ..runs.options import look_up, update_rule
+from ..training.lock import Refused
 from ..training.loop import fit
-from ..training.plan import Record
+from ..training.plan import Plan, Record
 from ..training.signals import Interrupted
 from ..training.updates import UPDATES
-from ..weights.durable import write_atomically
+from ..weights.durable import WriteError, write_atomically
 from ..weights.foreign import Subtree, difference_from_published
 from .console import Terminal
 from .demo.demo import run_demo, table_of
@@ -212,33 +215,42 @@ def _train_chain(arguments: Sequence[str]) -> None:
             look_up(MODELS, str(run.teacher), "model")
     for number, run in enumerate(runs, start=1):
         console.print(f"run {number} of {len(runs)}: {run.teacher} teaches {run.student}", highlight=False)
-    fit_chain(runs, lambda run: _fitted(run, console, again=False))
+    fit_chain(runs, lambda run: _fitted(run, console))
 
 
-def _fitted(run: Run, console: Console, *, again: bool = True) -> Path:
-    """Train a run and tell its result; return the student's file. Without `again`, a run that is done is only told."""
-    result: Record | None = None
+def _fitted(run: Run, console: Console) -> Path:
+    """Train a run, unless that was done before, and tell its result; return the student's file."""
     with Terminal(console, f"{run.recipe} {run.pair}") as terminal:
         with _refusing():
             plan = build(run, watchers=[terminal])
-        if not again:
-            result = result_of(plan)
-        if result is not None:
-            terminal.note("done before")
-        else:
-            try:
-                result = fit(plan)
-            except Interrupted as stop:
-                console.print(f"rankdistill: {stop}", soft_wrap=True, highlight=False)
-                raise SystemExit(stop.code) from stop
+        before = None if run.again else plan.finished()
+        result = before or _trained(plan, console)
     last, best = result["last"], result["best"]
+    when = f"{datetime.fromisoformat(result['finished']):%Y-%m-%d %H:%M}"
     console.print(
-        f"top-1 {last['top1']:.2f} % after the last epoch (best: {best['top1']:.2f} % after epoch {best['epoch']}), "
-        f"{result['seconds']:.0f} seconds of training\n{plan.weights}",
+        (f"done before, on {when}, and not trained now: " if before else "")
+        + f"top-1 {last['top1']:.2f} % after the last epoch (best: {best['top1']:.2f} % after epoch {best['epoch']}), "
+        f"{result['seconds']:.0f} seconds of training"
+        + ("; pass --again to train anew" if before else "")
+        + f"\n{plan.weights}",
         soft_wrap=True,
         highlight=False,
     )
     return plan.weights
+
+
+def _trained(plan: Plan, console: Console) -> Record:
+    try:
+        return fit(plan)
+    except Refused as error:
+        raise SystemExit(str(error)) from error
+    except Interrupted as stop:
+        console.print(f"rankdistill: {stop}", soft_wrap=True, highlight=False)
+        raise SystemExit(stop.code) from stop
+    except (WriteError, OtherProcessFailed) as error:
+        if not isinstance(error, OtherProcessFailed):
+            print(f"rankdistill: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(1) from error
 
 
 def _configured(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ class Split:
     Attributes:
         images: [N, C, H, W] uint8, in memory or mapped from a file. Channels-last is what the loader reads fastest.
         labels: [N] int64.
+        digest: what `pixel_digest` returns, where whoever made the split knows it.
 
     Raises:
         DataError: dtypes or shapes are others than these.
@@ -41,6 +43,7 @@ class Split:
 
     images: Tensor
     labels: Tensor
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         images, labels = self.images, self.labels
@@ -51,6 +54,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def pixel_digest(self) -> str:
+        """Return the SHA-256 of the pixels, of height, width and channels in this order; made if it is not known."""
+        if self.digest is not None:
+            return self.digest
+        total = hashlib.sha256()
+        pixels = self.images.permute(0, 2, 3, 1)
+        for start in range(0, len(pixels), 1024):
+            total.update(pixels[start : start + 1024].contiguous().numpy().data)
+        return total.hexdigest()
 
     def subset(self, indices: Int64[Tensor, " chosen"]) -> Split:
         """Return the samples at these positions, in this order, copied."""

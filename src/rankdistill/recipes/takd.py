@@ -11,7 +11,6 @@ epoch, not of the best one on the test images.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,8 +20,6 @@ from ..runs.build import build
 from ..runs.config import Run
 from ..runs.options import loss
 from ..training.loop import fit
-from ..training.plan import Plan
-from ..weights.durable import read_with_digest
 from . import RECIPES
 
 ASSISTANTS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -91,22 +88,9 @@ def fit_chain(runs: Sequence[Run], train: Callable[[Run], Path] | None = None) -
 def train_once(run: Run) -> Path:
     """Train a run, unless that was done before; return its student's file."""
     plan = build(run)
-    if result_of(plan) is None:
+    if run.again or plan.finished() is None:
         fit(plan)
     return plan.weights
-
-
-def result_of(plan: Plan) -> dict[str, Any] | None:
-    """Return the result of a run that is done and whose student is whole, else None."""
-    path = plan.folder / "result.json"
-    if not path.is_file():
-        return None
-    try:
-        read_with_digest(plan.weights)
-    except (FileNotFoundError, ValueError):
-        return None
-    result: dict[str, Any] = json.loads(path.read_text())
-    return result
 
 
 def authors_losses(num_classes: int, *, temperature: float = 5.0, weight: float = 0.04) -> dict[str, Any]:

@@ -30,13 +30,13 @@ from ..training.plan import Plan, Watcher
 from ..training.state import State
 from ..training.teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
 from ..training.updates import UPDATES, UpdateRule
-from ..weights.durable import write_json
 from ..weights.foreign import load_into
 from ..weights.reading import read_weights
 from ..weights.storage import digest_of
 from .config import Run, describe
 from .launch import environment, launched
 from .options import look_up, shared_options
+from .outside import digest_of_outside
 from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
 
 
@@ -67,7 +67,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     state = _state(run, rule, assembled, fabric)
     digest = digest_of(teacher_weights) if teacher_weights else ""
     found = {"teacher_digest": digest, "data_digest": _digest(data), "precision": fabric._precision.precision}
-    config = describe(run) | found
+    config = describe(run) | found | {"code": digest_of_outside(_used(run))}
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     loader = training_batches(run, train, held_out, rule, data, views=state.method.views, device=device)
     if run.teacher_cache is not None:
@@ -75,7 +75,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     elif state.teacher is not None:
         state.teacher.uncached.around = lambda: state.clock("teacher")
     _compile(run, state, len(loader))
-    plan = Plan(
+    return Plan(
         state=state,
         loader=loader,
         test=lambda: test_batches(test, data, run.data, device),
@@ -84,6 +84,8 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         folder=run.runs / run.recipe / run.pair / name,
         identity={"config": name, "teacher": digest},
         header=_header(run, data),
+        about=config | {"environment": environment(fabric)},
+        again=run.again,
         seed=run.seed,
         update=rule,
         evaluate_every=run.evaluate_every,
@@ -92,9 +94,13 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         evaluate_teacher=run.evaluate_teacher,
         watchers=_watchers(run, watchers),
     )
-    if distributed.rank() == 0:
-        write_json(plan.folder / "run.json", config | {"environment": environment(fabric)})
-    return plan
+
+
+def _used(run: Run) -> list[object]:
+    """Return the code that the run names: of data set, networks, methods and update rule."""
+    models = [MODELS[name] for name in (run.student, run.teacher) if name is not None]
+    methods = [METHODS[config.method] for config in run.losses.values()]
+    return [DATASETS[run.data.name], *models, *methods, UPDATES[run.update.rule]]
 
 
 def _state(run: Run, rule: UpdateRule, assembled: Assembled, fabric: Fabric) -> State:
@@ -269,8 +275,9 @@ def _options(config: Any) -> dict[str, Any]:
 
 
 def _digest(data: DataSet) -> str:
-    """Tell data sets of one name apart: folders of one's own, or a part of an official set."""
-    what = [data.class_names, data.train.labels.tolist(), data.test.labels.tolist()]
+    """Tell data sets of one name apart: folders of one's own, a part of an official set, other pixels."""
+    parts = (data.train, data.test)
+    what = [data.class_names, data.mean, data.std, [(part.pixel_digest(), part.labels.tolist()) for part in parts]]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 

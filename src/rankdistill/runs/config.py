@@ -156,6 +156,7 @@ class Run:
         loggers: besides metrics.jsonl, any of "tensorboard", "wandb" and "mlflow".
         profile: write trace.json, a profile of a few steps.
         runs: the folder of all runs.
+        again: train anew, and replace what the folder has of this run.
     """
 
     # The command line takes these three before it builds the recipe, and so does not offer them again.
@@ -186,6 +187,7 @@ class Run:
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     profile: bool = False
     runs: Path = Path("runs")
+    again: bool = False
 
     def __post_init__(self) -> None:
         for name in ("seed", "stream_seed"):
@@ -219,7 +221,7 @@ class Run:
 
 _WITHOUT_EFFECT = (
     *("runs", "teacher_weights", "accelerator", "checkpoint_every", "checkpoint_steps", "evaluate_teacher"),
-    *("teacher_cache", "teacher_cache_dtype", "teacher_cache_gigabytes", "loggers", "profile"),
+    *("teacher_cache", "teacher_cache_dtype", "teacher_cache_gigabytes", "loggers", "profile", "again"),
 )
 """Fields of a run that do not change what it ends with."""
 

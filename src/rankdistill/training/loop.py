@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from datetime import datetime
 
 import torch
 
@@ -17,9 +18,10 @@ from .. import distributed
 from ..contract import Batch
 from ..data.schedule import Batches
 from ..network import Teacher
-from ..weights.durable import write_json
+from ..weights.durable import write_with_digest
 from ..weights.storage import digest_of, save_weights
 from .evaluate import evaluate
+from .lock import holding
 from .plan import Plan, Record
 from .signals import Interrupted, Stop, listening
 from .state import NonFiniteLoss, OutOfMemory, State
@@ -32,21 +34,27 @@ def fit(plan: Plan) -> Record:
     training took, over all starts.
 
     Raises:
+        Refused: another run is under way in the folder, or its checkpoints cannot be used.
         NonFiniteLoss, OutOfMemory: after saving. Interrupted: a signal came, after saving.
-        RuntimeError: the teacher changed.
+        WriteError: a file cannot be written. RuntimeError: the teacher changed.
     """
+    with holding(plan.folder):
+        if plan.again:
+            distributed.on_first(plan.clear)
+        return _fit(plan)
+
+
+def _fit(plan: Plan) -> Record:
     state = plan.resumed().state
-    for watcher in plan.watchers:
-        watcher.start(plan)
+    plan.start()
     teacher = _teacher_facts(plan)
     digest = digest_of(state.teacher.module.state_dict()) if state.teacher is not None else ""
     if state.step == 0:
         with state.autocast():
             advice = state.method.prepare(state.teacher and state.teacher.uncached, lambda: _first_images(plan.loader))
         distributed.broadcast_state(state.method)  # each process has seen other images
-        for watcher in plan.watchers:
-            for sentence in advice:
-                watcher.note(sentence)
+        for sentence in advice:
+            plan.note(sentence)
     with listening() as stop:
         for epoch in range(state.epoch + 1, plan.epochs + 1):
             record = _one_epoch(plan, epoch, stop) | teacher
@@ -94,7 +102,7 @@ def train_epoch(plan: Plan, epoch: int, stop: Stop | None = None) -> dict[str, f
 def _step(plan: Plan, batch: Batch) -> None:
     state = plan.state
     try:
-        with state.clock("step"):
+        with state.clock("student"):
             losses = plan.update(state, batch)
             if state.average is not None:
                 state.average.update_parameters(state.student.module)
@@ -119,7 +127,9 @@ def _one_epoch(plan: Plan, epoch: int, stop: Stop) -> Record:
     rate = plan.learning_rate(epoch)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
+    state.clock.take()  # what was before: advice, evaluation
     losses = train_epoch(plan, epoch, stop)
+    phases = _phases(state)
     record: Record = {"epoch": epoch, "step": state.step, "lr": rate, "loss": losses}
     if state.gradient_norm is not None:
         record["gradient_norm"] = state.gradient_norm
@@ -129,15 +139,13 @@ def _one_epoch(plan: Plan, epoch: int, stop: Stop) -> Record:
         distributed.broadcast_buffers(state.student.module)
         record |= evaluate(state.trained(), plan.test(), state.autocast)
     images = plan.loader.num_samples
-    return record | {"seconds": state.seconds, "images_per_second": images / state.seconds, "time": _phases(state)}
+    return record | {"seconds": state.seconds, "images_per_second": images / state.seconds, "time": phases}
 
 
 def _finish_epoch(plan: Plan, record: Record) -> None:
     """Write the record, then the checkpoint that counts the epoch as done."""
     plan.records.append(record)
-    if distributed.rank() == 0:
-        with plan.metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+    distributed.on_first(plan.write_metrics)
     plan.state.epoch = record["epoch"]
     if record["epoch"] % plan.checkpoint_every == 0 or record["epoch"] == plan.epochs:
         plan.save()
@@ -164,10 +172,9 @@ def _means(plan: Plan, epoch: int) -> dict[str, float]:
 
 
 def _phases(state: State) -> dict[str, float]:
-    """Return seconds of data, teacher, update and the rest, the student."""
+    """Return the epoch's seconds in data, teacher, student (with its losses and the backward pass) and update."""
     found = state.clock.take()
-    teacher, update, step = (found.get(phase, 0.0) for phase in ("teacher", "update", "step"))
-    return {"data": found.get("data", 0.0), "teacher": teacher, "student": step - teacher - update, "update": update}
+    return {phase: found.get(phase, 0.0) for phase in ("data", "teacher", "student", "update")}
 
 
 @torch.no_grad()
@@ -194,16 +201,19 @@ def _result(plan: Plan) -> Record:
         "last": evaluated[-1],
         "best": max(evaluated, key=lambda record: record["top1"]),
         "seconds": sum(record["seconds"] for record in plan.records),
+        "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    if distributed.rank() == 0:
-        student = plan.state.trained()
-        about = plan.header | {"top1": result["last"]["top1"]}
-        if hasattr(student, "deployed_as"):  # not the plain network: `evaluate` rebuilds it
-            about["deployed"] = student.deployed_as
-        save_weights(plan.weights, student.state_dict(), about)
-        write_json(plan.folder / "result.json", result)
-    distributed.barrier()
+    distributed.on_first(lambda: _write_result(plan, result))
     return result
+
+
+def _write_result(plan: Plan, result: Record) -> None:
+    student = plan.state.trained()
+    about = plan.header | {"top1": result["last"]["top1"]}
+    if hasattr(student, "deployed_as"):  # not the plain network: `evaluate` rebuilds it
+        about["deployed"] = student.deployed_as
+    save_weights(plan.weights, student.state_dict(), about)
+    write_with_digest(plan.result, (json.dumps(result, indent=2) + "\n").encode())
 
 
 def _first_images(loader: Batches, num: int = 1024) -> Iterator[Batch]:

@@ -5,16 +5,49 @@ A reader never sees half a file, and a flipped bit is an error instead of anothe
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+_DIGEST = re.compile(rb"[0-9a-fA-F]{64}(?=\s|$)")
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "allow larger files",
+    errno.EACCES: "allow writing there, or choose another folder",
+    errno.EROFS: "choose another folder",
+    errno.EISDIR: "a folder stands where the file goes: remove it",
+    errno.EEXIST: "a file stands where a folder is needed: choose another folder",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another folder",
+}
+
+
+class WriteError(OSError):
+    """A file cannot be written: no space, no permission, no folder. The message says which file and what to do."""
+
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a crash or on a full disk."""
+    """Write a file so that it is there whole or not at all, also after a crash or on a full disk.
+
+    Raises:
+        WriteError: it cannot be written; what was there before is there still.
+    """
+    try:
+        _replace(path, content)
+    except OSError as error:
+        advice = _ADVICE.get(error.errno or 0, "choose another folder")
+        raise WriteError(f"{path} cannot be written ({error.strerror or error}): {advice}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -24,7 +57,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -49,18 +83,28 @@ def digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def read_with_digest(path: Path) -> bytes:
-    """Return a file's content after comparing it with the SHA-256 beside it, if there is one.
+def read_with_digest(path: Path, *, required: bool = False) -> bytes:
+    """Return a file's content after comparing it with the SHA-256 beside it.
+
+    Args:
+        path: the file.
+        required: refuse a file that has no SHA-256 beside it: one that this program wrote always has it.
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: the content differs from the digest.
+        FileNotFoundError: there is no such file. ValueError: the content differs from the digest, the digest is
+            missing though it is required, or the file of the digest holds none.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
     content = path.read_bytes()
-    if digest_path(path).is_file():
-        expected = digest_path(path).read_text().split()[0]
+    beside = digest_path(path)
+    if required and not beside.is_file():
+        raise ValueError(f"{path} has no SHA-256 beside it, in {beside.name}: it cannot be trusted")
+    if beside.is_file():
+        expected = _DIGEST.match(beside.read_bytes())
+        if expected is None:
+            raise ValueError(f"{beside} holds no SHA-256: remove it if {path.name} is whole, or copy both again")
         found = hashlib.sha256(content).hexdigest()
-        if found != expected:
-            raise ValueError(f"{path} is damaged (SHA-256 {found[:12]}, expected {expected[:12]}): copy it again")
+        if found != (wanted := expected[0].decode().lower()):
+            raise ValueError(f"{path} is damaged (SHA-256 {found[:12]}, expected {wanted[:12]}): copy it again")
     return content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,17 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Return what `save_state` wrote, on the CPU; a damaged file is a ValueError. Nothing is unpickled but tensors."""
-    content = read_with_digest(path)
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    """Return what `save_state` wrote, on the CPU. Nothing is unpickled but tensors and plain values.
+
+    Raises:
+        FileNotFoundError: there is no such file. ValueError: it is damaged, or has no SHA-256 beside it, or
+            `save_state` did not write it.
+    """
+    content = read_with_digest(path, required=True)
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is no checkpoint of this program") from error
+    if not isinstance(state, dict):
+        raise ValueError(f"{path} is no checkpoint of this program")
     return state

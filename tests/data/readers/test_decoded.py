@@ -180,11 +180,30 @@ def test_a_damaged_entry_is_decoded_anew(
     assert decodings == [17]
 
 
+def test_pixels_are_read_to_be_sure_of_them_only_where_their_file_was_touched(
+    tree: Path, cache: Path, decodings: list[int]
+) -> None:
+    data = load(tree)
+    kept = load(tree, cache=cache)
+    decodings.clear()
+    digests = [split.pixel_digest() for split in (kept.train, kept.test)]
+    assert digests == [split.pixel_digest() for split in (data.train, data.test)]
+    path = entries(cache)["tiny_imagenet-3-train-64px.npy"]
+    os.utime(path, (1, 1))
+    manifest = path.with_suffix(".json")
+    before = manifest.read_text()
+    again = load(tree, cache=cache)
+    assert [split.digest for split in (again.train, again.test)] == digests
+    assert manifest.read_text() != before
+    assert decodings == []
+
+
 def test_manifests_of_others_are_not_trusted(tree: Path, cache: Path, decodings: list[int]) -> None:
     load(tree, cache=cache)
     path = entries(cache)["tiny_imagenet-3-train-64px.json"]
     content = json.loads(path.read_text())
-    for other in ([], {}, content | {"format": 0}, content | {"shape": [1]}, {"crc32": content["crc32"]}):
+    digest = {"sha256": content["sha256"]}
+    for other in ([], {}, content | {"format": 0}, content | {"shape": [1]}, digest, content | {"sha256": 1}):
         path.write_text(json.dumps(other))
         decodings.clear()
         load(tree, cache=cache)

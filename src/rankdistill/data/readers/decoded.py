@@ -1,8 +1,9 @@
 """Splits of images that must be decoded, and where the decoded ones are kept for the next run.
 
 What is kept of a part of a data set: its pixels as .npy, which is mapped into memory when it is used again, and a
-manifest beside it, written last. The manifest has a digest of the files that the pixels come from and a checksum of the
-pixels, so that a changed source, a half-written file and a flipped bit are all noticed, and the images decoded anew.
+manifest beside it, written last. The manifest has a digest of the files that the pixels come from, the SHA-256 of the
+pixels, and size and time of the file that keeps them. So a changed source, a half-written file and a flipped bit are
+noticed, and the images decoded anew. While size and time are the same, pixels are not read to be sure of them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ import stat
 import sys
 import time
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +32,7 @@ from ..dataset import Split, check_memory
 from .files import Files, read_regular
 from .images import Decode, decoded_chunks, pillow, tell_unread
 
-_FORMAT = 1  # of what is kept, and of how data sets decode: a new number has everything decoded anew
+_FORMAT = 2  # of what is kept, and of how data sets decode: a new number has everything decoded anew
 _DAY = 24 * 60 * 60
 _MANIFEST_BYTES = 2**16
 
@@ -79,22 +79,22 @@ def read_parts(
         files, listed = parts[part]
         names = [name for name, label in listed if label < num_classes]
         labels = torch.tensor([label for _, label in listed if label < num_classes], dtype=torch.int64)
-        pixels = _pixels(files, names, decode, size, f"{data}-{num_classes}-{part}", cache)
-        splits.append(Split(pixels.permute(0, 3, 1, 2), labels))
+        pixels, digest = _pixels(files, names, decode, size, f"{data}-{num_classes}-{part}", cache)
+        splits.append(Split(pixels.permute(0, 3, 1, 2), labels, digest))
     return splits[0], splits[1]
 
 
 def _pixels(
     files: Files, names: Sequence[str], decode: Decode, size: int, part: str, cache: Path | None
-) -> UInt8[Tensor, "images size size 3"]:
+) -> tuple[UInt8[Tensor, "images size size 3"], str | None]:
+    """Return the pixels, and their digest where they are kept."""
     shape = [len(names), size, size, 3]
     if cache is not None and names:
         place = json.dumps([str(Path(files.where).resolve()), *_versions()])
         path = cache / f"{part}-{size}px-{hashlib.sha256(place.encode()).hexdigest()[:12]}.npy"
         expected = {"format": _FORMAT, "source": _source(files, names), "shape": shape}
         try:
-            pixels = _kept(path, expected)
-            return _keep(path, decoded_chunks(files, names, decode, size), expected) if pixels is None else pixels
+            return _kept(path, expected) or _keep(path, decoded_chunks(files, names, decode, size), expected)
         except OSError as error:
             warnings.warn(
                 f"decoded images cannot be kept in {cache} ({error}): choose another folder for the cache, or none",
@@ -106,7 +106,7 @@ def _pixels(
     for chunk in decoded_chunks(files, names, decode, size):
         images[start : start + len(chunk)] = chunk
         start += len(chunk)
-    return torch.from_numpy(images)
+    return torch.from_numpy(images), None
 
 
 def _versions() -> list[str]:
@@ -125,37 +125,60 @@ def _source(files: Files, names: Sequence[str]) -> str:
     return total.hexdigest()
 
 
-def _kept(path: Path, expected: dict[str, Any]) -> UInt8[Tensor, "images size size 3"] | None:
-    """Return the pixels if they are those expected and whole, else None."""
+def _kept(path: Path, expected: dict[str, Any]) -> tuple[UInt8[Tensor, "images size size 3"], str] | None:
+    """Return the pixels and their digest if they are those expected and whole, else None."""
     try:
         manifest = json.loads(read_regular(path.with_suffix(".json"), _MANIFEST_BYTES))
         if not isinstance(manifest, dict) or {name: manifest.get(name) for name in expected} != expected:
             return None
         pixels = _mapped(path, expected["shape"])
+        mark = _mark(path.stat())
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return pixels if manifest.get("crc32") == zlib.crc32(pixels.numpy().data) else None
+    digest = manifest.get("sha256")
+    if not isinstance(digest, str):
+        return None
+    if manifest.get("mark") != mark:
+        if hashlib.sha256(pixels.numpy().data).hexdigest() != digest:
+            return None
+        with suppress(OSError):  # a folder that may only be read
+            _note(path, expected, digest, mark)
+    return pixels, digest
 
 
 def _keep(
     path: Path, chunks: Iterator[UInt8[np.ndarray, "chunk size size 3"]], expected: dict[str, Any]
-) -> UInt8[Tensor, "images size size 3"]:
-    """Write pixels, then their manifest, and return the pixels. A reader in between finds that they do not fit."""
+) -> tuple[UInt8[Tensor, "images size size 3"], str]:
+    """Write pixels, then their manifest; return the pixels and their digest.
+
+    A reader in between finds that they do not fit.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.*.tmp"):  # by a run that was killed
         if time.time() - left.stat().st_mtime > _DAY:
             left.unlink(missing_ok=True)
-    checksum = 0
+    total = hashlib.sha256()
     with _replacing(path) as file:
         file.write(_header(expected["shape"]))
         for chunk in chunks:
             file.write(chunk.data)
-            checksum = zlib.crc32(chunk.data, checksum)
+            total.update(chunk.data)
         file.flush()
+        mark = _mark(os.fstat(file.fileno()))
         pixels = _mapped(Path(file.name), expected["shape"])  # before another process can put another in its place
+    _note(path, expected, total.hexdigest(), mark)
+    return pixels, total.hexdigest()
+
+
+def _note(path: Path, expected: dict[str, Any], digest: str, mark: list[int]) -> None:
+    """Write the manifest of a file of pixels."""
     with _replacing(path.with_suffix(".json")) as file:
-        file.write(json.dumps(expected | {"crc32": checksum}, indent=2).encode())
-    return pixels
+        file.write(json.dumps(expected | {"sha256": digest, "mark": mark}, indent=2).encode())
+
+
+def _mark(status: os.stat_result) -> list[int]:
+    """Return what changes when somebody writes to a file: its size in bytes and its time in nanoseconds."""
+    return [status.st_size, status.st_mtime_ns]
 
 
 @contextmanager
