@@ -1,24 +1,29 @@
+import dataclasses
 import json
 import re
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
 from rankdistill import MODELS
-from rankdistill.cli.main import COMMANDS, main
-from rankdistill.runs.config import Run
+from rankdistill.cli.main import COMMANDS, SIGNALS, main
+from rankdistill.recipes import RECIPES
+from rankdistill.runs.config import Run, in_so_many_epochs
+from rankdistill.training.signals import EXIT_CODES
 from rankdistill.weights.storage import load_weights, save_weights
 
 QUICK = ["--data.image-size", "8", "--data.num-classes", "3", "--data.num-labels", "30", "--optim.epochs", "2"]
 
 
 def output(capsys: pytest.CaptureFixture[str]) -> str:
-    """What was printed, with tyro's boxes and line breaks taken out."""
+    """What was printed, with line breaks taken out."""
     captured = capsys.readouterr()
-    return " ".join((captured.out + captured.err).replace("│", " ").split())
+    return " ".join((captured.out + captured.err).split())
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +54,17 @@ def test_public_names_are_there() -> None:
 
 def test_base_names_need_no_extra() -> None:
     """The operator, the losses, the methods and the networks work where none of the extras is installed."""
-    extras = ["lightning_fabric", "rich", "safetensors", "sklearn", "torchvision", "tyro", "jinja2", "plotly", "timm"]
+    extras = [
+        "lightning_fabric",
+        "rich",
+        "safetensors",
+        "sklearn",
+        "torchvision",
+        "filelock",
+        "jinja2",
+        "plotly",
+        "timm",
+    ]
     code = (
         f"import sys\nfor name in {extras}: sys.modules[name] = None\n"
         "import rankdistill, torch\nfor name in rankdistill.__all__: getattr(rankdistill, name)\n"
@@ -80,7 +95,7 @@ def test_the_cache_is_a_word_or_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
         runs.append(run)
         raise ValueError("enough")
 
-    monkeypatch.setattr("rankdistill.cli.commands.build", refuse)
+    monkeypatch.setattr("rankdistill.cli.train.build", refuse)
     for words in ([], ["--data.cache", "off"], ["--data.cache", str(tmp_path)]):
         assert main(["distill", "tiny_imagenet.plain", *words]) == 2
     assert [run.data.cache for run in runs] == ["auto", "off", tmp_path]
@@ -88,6 +103,11 @@ def test_the_cache_is_a_word_or_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_options_of_methods_are_flags(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["distill", "digits.ra", "--help"]) == 0
+    short = output(capsys)
+    assert "--losses.ra.weight" in short
+    assert "--losses.ra.epsilon" not in short
+    assert "Ranking alignment on 300 labels." in short
+    assert main(["distill", "digits.ra", "--help-all"]) == 0
     shown = output(capsys)
     for flag in (
         "--losses.ra.weight",
@@ -143,7 +163,7 @@ BAD = {
     "model": (["distill", "digits.kd", "--student", "resnet9"], "unknown model 'resnet9': did you mean"),
     "method": (["distill", "digits.kd", "--losses.dkd.weight", "1"], "--losses.kd.weight"),
     "option": (["distill", "digits.kd", "--losses.kd.temprature", "4"], "--losses.kd.temperature"),
-    "type": (["distill", "digits.kd", "--optim.epochs", "many"], "invalid literal for int"),
+    "type": (["distill", "digits.kd", "--optim.epochs", "many"], "'many' was given where a whole number is needed"),
     "zero epochs": (["distill", "digits.plain", "--optim.epochs", "0"], "optim.epochs is 0: it must be at least 1"),
     "negative weight": (
         ["distill", "digits.plain", "--losses.task.weight", "-1"],
@@ -220,3 +240,104 @@ def test_others_weights_need_a_name(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "does not say its model and data set: pass --model and --data" in output(capsys)
     assert main(["evaluate", str(path), "--model", "resnet8", "--data", "digits"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 500
+
+
+def test_milestones_of_a_recipe_move_with_the_epochs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = ["train-teacher", "digits", "--optim.schedule", "multistep", "--runs", str(tmp_path), *QUICK[:-2]]
+    assert main([*command, "--epochs", "4", "--optim.milestones", "2", "3"]) == 0
+    assert "milestones of the" not in capsys.readouterr().out
+    assert main([*command, "--epochs", "4", "--optim.milestones", "2", "4"]) == 2
+    assert "optim.milestones is (2, 4), which goes beyond the 4 epochs of the run: give" in output(capsys)
+
+
+def test_milestones_are_scaled_and_told() -> None:
+    usual = RECIPES["cifar100.kd"]()
+    longer = dataclasses.replace(usual, optim=dataclasses.replace(usual.optim, epochs=30))
+    assert in_so_many_epochs(longer, usual.optim).optim.milestones == (19, 22, 26)
+    short = dataclasses.replace(usual, optim=dataclasses.replace(usual.optim, epochs=1))
+    assert in_so_many_epochs(short, usual.optim).optim.milestones == ()
+    assert in_so_many_epochs(usual, usual.optim) is usual
+
+
+@pytest.mark.parametrize(
+    ("word", "there", "not_there"),
+    [
+        ("", ["digits.ra", "cifar100.METHOD", "resnet8x4"], ["cifar100.dkd  "]),
+        ("dkd", ["dkd ", "cifar100.dkd ", "tiny_imagenet.dkd "], ["vgg8 ", "digits.ra"]),
+        ("models", ["resnet8x4", "vgg8"], ["digits.ra", "methods:"]),
+        ("kendall", ["rkkd"], ["resnet8x4"]),
+    ],
+)
+def test_list_filters(word: str, there: list[str], not_there: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *([word] if word else [])]) == 0
+    shown = capsys.readouterr().out
+    assert [name for name in there if name not in shown] == []
+    assert [name for name in not_there if name in shown] == []
+    assert max(len(part.splitlines()) for part in shown.split("\n\n")) <= 80
+
+
+def test_list_of_nothing_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "elephant"]) == 2
+    assert "nothing has 'elephant' in its name or its sentence" in output(capsys)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_every_command_is_printed_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "1")
+        assert main([command, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: rankdistill {command} ") or shown.startswith(f"usage: rankdistill {command}\n")
+    assert shown.count("usage:") == 1
+
+
+def test_a_reader_that_leaves_ends_it_quietly() -> None:
+    command = f"{sys.executable} -m rankdistill list | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "data sets:\n"
+    assert done.stderr == ""
+
+
+def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def warns(command: str, arguments: list[str]) -> int:
+        warnings.warn("two\nlines", UserWarning, stacklevel=1)
+        return 0
+
+    monkeypatch.setattr(sys.modules["rankdistill.cli.main"], "_run", warns)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["list"]) == 0
+    assert capsys.readouterr().err == "rankdistill: two lines\n"
+
+
+def test_only_the_first_process_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert main(["distill", "digits.kd", "--elephant"]) == 2
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
+def test_a_signal_before_the_first_step_ends_with_the_promised_code(number: signal.Signals, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom rankdistill.cli import train\nfrom rankdistill.cli.main import main\n"
+        "def waits(*_, **__):\n    print('building', flush=True)\n    import time\n    time.sleep(60)\n"
+        "train.build = waits\nsys.exit(main(['distill', 'digits.plain']))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "building\n"
+    process.send_signal(number)
+    assert process.wait(60) == EXIT_CODES[number]
+    process.stdout.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signals_have_the_same_codes_before_and_while_a_run_trains() -> None:
+    assert SIGNALS | {signal.SIGINT: 130} == EXIT_CODES
+
+
+def test_an_accelerator_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, there in (("cuda", torch.cuda.is_available()), ("mps", torch.backends.mps.is_available())):
+        if not there:
+            assert main(["distill", "digits.plain", "--accelerator", name]) == 2
+            assert f"accelerator is {name}, but torch finds none here: pass --accelerator cpu" in output(capsys)

@@ -229,6 +229,6 @@ def test_bf16_run_trains_in_float32_weights(tmp_path: Path) -> None:
 
 
 def test_each_flag_of_the_data_has_a_help_text() -> None:
-    """tyro takes it from the docstring of the class that has the field."""
+    """The command line takes it from the docstring of the class that has the field."""
     texts = "".join(f"{kind.__doc__}\n" for kind in (Data, Geometry))
     assert [field.name for field in dataclasses.fields(Data) if f"\n        {field.name}: " not in texts] == []

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import tyro
 
+from rankdistill.cli.flags import flags_of, parse
 from rankdistill.contract import Method
 from rankdistill.methods import DEPLOYED, METHODS
 from rankdistill.models import MODELS
@@ -84,5 +84,6 @@ def test_a_student_with_other_layers_is_no_plain_teacher(tmp_path: Path) -> None
 
 
 def test_borders_can_be_given_on_the_command_line() -> None:
-    options = tyro.cli(options_of("fcfd"), args=["--student-borders", "pre1", "pre2", "--num-paths", "1"])
+    usual = options_of("fcfd")()
+    options = parse(usual, flags_of(usual), ["--student-borders", "pre1", "pre2", "--num-paths", "1"], hint="help")
     assert (options.student_borders, options.teacher_borders, options.num_paths) == (("pre1", "pre2"), None, 1)

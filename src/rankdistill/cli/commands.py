@@ -2,122 +2,79 @@
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import inspect
 import json
+import re
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-from rich.console import Console
-from rich.table import Table
-
 from ..data import DATASETS
-from ..distributed import OtherProcessFailed
 from ..methods import METHODS
 from ..models import MODELS
 from ..recipes import RECIPES
-from ..recipes.protocols import PROTOCOLS
-from ..recipes.takd import CHAINS, fit_chain
-from ..runs.build import build
-from ..runs.config import Run
+from ..recipes.takd import CHAINS
 from ..runs.convert import convert_checkpoint
 from ..runs.evaluate import evaluate_weights
-from ..runs.options import look_up, update_rule
-from ..training.lock import Refused
-from ..training.loop import fit
-from ..training.plan import Plan, Record
-from ..training.signals import Interrupted
 from ..training.updates import UPDATES
-from ..weights.durable import WriteError, write_atomically
+from ..weights.durable import write_atomically
 from ..weights.foreign import Subtree, difference_from_published
-from .console import Terminal
-from .demo.demo import run_demo, table_of
+from .console import console
+from .flags import Flag, columns, flags_of_call, parse_flags, shown, texts_of
+from .train import distill, refusing, train_teacher
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
 
 
-def _train_teacher(arguments: Sequence[str]) -> None:
-    teachers = {name.removesuffix(".teacher"): recipe for name, recipe in RECIPES.items() if name.endswith(".teacher")}
-    _train("train-teacher", "DATASET", teachers, ("model",), arguments)
+def evaluate(
+    weights: Path,
+    *,
+    model: str | None = None,
+    data: str | None = None,
+    root: Path | None = None,
+    accelerator: Accelerator = "auto",
+) -> None:
+    """Measure the accuracy of saved weights on the test images; prints JSON.
+
+    Args:
+        weights: a safetensors file, or a checkpoint of others. Those that this program wrote say themselves what they
+            are.
+        model: the architecture, where the file does not say it.
+        data: the data set, where the file does not say it.
+        root: the data set's folder or archive.
+        accelerator: where to run.
+    """
+    _show_accuracy(evaluate_weights(weights, model=model, data_name=data, root=root, accelerator=accelerator))
 
 
-def _distill(arguments: Sequence[str]) -> None:
-    if arguments and arguments[0] in CHAINS:
-        return _train_chain(arguments)
-    students: dict[str, Callable[..., Run]] = {
-        name: recipe for name, recipe in RECIPES.items() if not name.endswith(".teacher")
-    }
-    _train("distill", "RECIPE", students, ("teacher", "student"), arguments, others=tuple(CHAINS))
+def convert(
+    checkpoint: Path,
+    *,
+    model: str,
+    out: Path | None = None,
+    data: str | None = None,
+    root: Path | None = None,
+    subtree: Subtree = "student",
+    accelerator: Accelerator = "auto",
+) -> None:
+    """Write a checkpoint of others (mdistiller, RepDistiller, CTKD, ReviewKD ...) as safetensors; prints JSON.
 
-
-def _evaluate(arguments: Sequence[str]) -> None:
-    def evaluate(
-        weights: tyro.conf.Positional[Path],
-        *,
-        model: str | None = None,
-        data: str | None = None,
-        root: Path | None = None,
-        accelerator: Accelerator = "auto",
-    ) -> None:
-        """Measure the accuracy of saved weights on the test images; prints JSON.
-
-        Args:
-            weights: a safetensors file, or a checkpoint of others. Those that this program wrote say themselves what
-                they are.
-            model: the architecture, where the file does not say it.
-            data: the data set, where the file does not say it.
-            root: the data set's folder or archive.
-            accelerator: where to run.
-        """
-        with _refusing():
-            result = evaluate_weights(weights, model=model, data_name=data, root=root, accelerator=accelerator)
-        _show_accuracy(result)
-
-    tyro.cli(evaluate, args=list(arguments), prog="rankdistill evaluate")
-
-
-def _convert_checkpoint(arguments: Sequence[str]) -> None:
-    def convert(
-        checkpoint: tyro.conf.Positional[Path],
-        *,
-        model: str,
-        out: Path | None = None,
-        data: str | None = None,
-        root: Path | None = None,
-        subtree: Subtree = "student",
-        accelerator: Accelerator = "auto",
-    ) -> None:
-        """Write a checkpoint of others (mdistiller, RepDistiller, CTKD, ReviewKD ...) as safetensors; prints JSON.
-
-        Args:
-            checkpoint: the file, as torch.save wrote it. No code in it is run.
-            model: its architecture.
-            out: the new file; by default beside the old one, with the ending .safetensors.
-            data: measure the accuracy on the test images of this data set.
-            root: the data set's folder or archive.
-            subtree: which network, where the file holds a student and a teacher.
-            accelerator: where to run.
-        """
-        with _refusing():
-            result = convert_checkpoint(
-                checkpoint,
-                model=model,
-                out=out,
-                data_name=data,
-                root=root,
-                subtree=subtree,
-                accelerator=accelerator,
-            )
-        _show_accuracy(result)
-
-    tyro.cli(convert, args=list(arguments), prog="rankdistill convert-checkpoint")
+    Args:
+        checkpoint: the file, as torch.save wrote it. No code in it is run.
+        model: its architecture.
+        out: the new file; by default beside the old one, with the ending .safetensors.
+        data: measure the accuracy on the test images of this data set.
+        root: the data set's folder or archive.
+        subtree: which network, where the file holds a student and a teacher.
+        accelerator: where to run.
+    """
+    result = convert_checkpoint(
+        checkpoint, model=model, out=out, data_name=data, root=root, subtree=subtree, accelerator=accelerator
+    )
+    _show_accuracy(result)
 
 
 def _show_accuracy(result: Mapping[str, str | int | float]) -> None:
@@ -129,29 +86,26 @@ def _show_accuracy(result: Mapping[str, str | int | float]) -> None:
             print(f"rankdistill: {sentence}", file=sys.stderr)
 
 
-def _demo(arguments: Sequence[str]) -> None:
-    def demo(*, seeds: int = 5, out: Path = Path("runs/demo")) -> None:
-        """Train a teacher on real digits, then a much smaller student three ways with few labels.
+def demo(*, seeds: int = 5, out: Path = Path("runs/demo")) -> None:
+    """Train a teacher on real digits, then a much smaller student three ways with few labels.
 
-        Args:
-            seeds: students of each kind.
-            out: folder of the results; each call makes a new one inside.
-        """
-        from .demo.page import demo_page  # plotly takes a second to import, and only this needs it
+    Args:
+        seeds: students of each kind.
+        out: the folder of the results; each call makes a new one inside.
+    """
+    from .demo.demo import run_demo, table_of  # only this needs them, and plotly takes a second to import
+    from .demo.page import demo_page
 
-        console = Console()
-        folder = out / time.strftime("%Y-%m-%dT%H-%M-%S")
-        with _refusing():
-            result = run_demo(folder, seeds, console)
-        page = folder / "index.html"
-        write_atomically(page, demo_page(result).encode())
-        console.print(table_of(result), width=max(console.width, 110), crop=False, soft_wrap=True)
-        console.print(f"{result.seconds:.0f} seconds; the page is {page}", soft_wrap=True, highlight=False)
-
-    tyro.cli(demo, args=list(arguments), prog="rankdistill demo")
+    folder = out / time.strftime("%Y-%m-%dT%H-%M-%S")
+    result = run_demo(folder, seeds, console)
+    page = folder / "index.html"
+    write_atomically(page, demo_page(result).encode())
+    console.print(table_of(result), width=max(console.width, 110), crop=False, soft_wrap=True)
+    console.print(f"{result.seconds:.0f} seconds; the page is {page}")
 
 
-def _list(arguments: Sequence[str]) -> None:
+def show_list(arguments: Sequence[str]) -> None:
+    """Show data sets, models, methods, update rules and recipes: all, or those that have a word in name or sentence."""
     kinds: dict[str, Mapping[str, object]] = {
         "data sets": DATASETS,
         "models": MODELS,
@@ -159,17 +113,50 @@ def _list(arguments: Sequence[str]) -> None:
         "update rules": UPDATES,
         "recipes": {**RECIPES, **CHAINS},
     }
+    if any(argument.startswith("-") for argument in arguments) or len(arguments) > 1:
+        asked = bool({"-h", "--help", "--help-all"}.intersection(arguments))
+        print(f"usage: rankdistill list [WORD]\n\n{inspect.getdoc(show_list)}\nWORD may be a kind, too: models, say.")
+        raise SystemExit(0 if asked else 2)
+    word = arguments[0].lower() if arguments else ""
+    found = False
+    for kind, entries in kinds.items():
+        lines = {name: _sentence(name, entry) for name, entry in entries.items()}
+        if word and word not in kind:
+            pattern = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
+            lines = {name: text for name, text in lines.items() if word in name.lower() or pattern.search(text)}
+        elif kind == "recipes":
+            lines = _in_short(lines)
+        found |= bool(lines)
+        if lines:
+            print(f"{kind}:\n{_listed(lines)}\n")
+    if not found:
+        raise SystemExit(f"nothing has {arguments[0]!r} in its name or its sentence: `rankdistill list` shows all")
 
-    def show() -> None:
-        """Show data sets, models, methods, update rules and recipes."""
-        console = Console()
-        for kind, entries in kinds.items():
-            table = Table(title=kind, title_justify="left", show_header=False)
-            for name, entry in entries.items():
-                table.add_row(name, _sentence(name, entry))
-            console.print(table)
 
-    tyro.cli(show, args=list(arguments), prog="rankdistill list")
+def _listed(lines: Mapping[str, str]) -> str:
+    width = max(map(len, lines)) + 4
+    wrapped = (
+        textwrap.fill(
+            text, max(columns(), width + 30), initial_indent=f"  {name:{width - 2}}", subsequent_indent=" " * width
+        )
+        for name, text in lines.items()
+    )
+    return "\n".join(wrapped)
+
+
+def _in_short(recipes: Mapping[str, str]) -> dict[str, str]:
+    """Return the recipes of a data set that has many as one line, so that all fit a screen."""
+    methods: dict[str, list[str]] = {}
+    for name in recipes:
+        data, _, method = name.partition(".")
+        methods.setdefault(data, []).append(method)
+    short: dict[str, str] = {}
+    for data, names in methods.items():
+        if len(names) > 10:
+            short[f"{data}.METHOD"] = f"METHOD is one of {', '.join(names)}. `rankdistill list {data}.` tells of each."
+        else:
+            short |= {f"{data}.{name}": recipes[f"{data}.{name}"] for name in names}
+    return short
 
 
 def _sentence(name: str, entry: object) -> str:
@@ -178,133 +165,42 @@ def _sentence(name: str, entry: object) -> str:
     return line[:1].upper() + line[1:]
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "train-teacher": _train_teacher,
-    "distill": _distill,
-    "evaluate": _evaluate,
-    "convert-checkpoint": _convert_checkpoint,
-    "demo": _demo,
-    "list": _list,
+def _called(name: str, function: Callable[..., None]) -> Callable[[Sequence[str]], None]:
+    """Return the command that calls a function with what its flags say."""
+
+    def command(arguments: Sequence[str]) -> None:
+        flags, positional = flags_of_call(function)
+        if {"-h", "--help", "--help-all"}.intersection(arguments):
+            print(_help(name, function, flags, positional))
+            return
+        with refusing():
+            required = [flag for flag in flags if flag.default is inspect.Parameter.empty]
+            hint = f"rankdistill {name} --help"
+            found = parse_flags(flags, arguments, hint=hint, positional=positional)
+            given = {name: value for (name,), value in found.items()}
+            for flag in required:
+                if flag.path[0] not in given:
+                    raise ValueError(f"{flag.names[-1]} is missing: `{hint}` tells what it is")
+            function(*[Path(given.pop(name)) for name in positional], **given)
+
+    return command
+
+
+def _help(name: str, function: Callable[..., None], flags: Sequence[Flag], positional: Sequence[str]) -> str:
+    about = inspect.getdoc(function) or ""
+    texts = texts_of(about)
+    before = [Flag((argument,), Path, inspect.Parameter.empty, texts[argument]) for argument in positional]
+    usage = " ".join(["usage: rankdistill", name, *(argument.upper() for argument in positional), "[options]"])
+    summary = about.split("\n")[0]
+    told = "".join(f"{flag.path[0].upper()}: {flag.text}\n" for flag in before)
+    return f"{usage}\n\n{summary}\n{told}\noptions:\n{shown(flags)}"
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], Any]] = {
+    "train-teacher": train_teacher,
+    "distill": distill,
+    "evaluate": _called("evaluate", evaluate),
+    "convert-checkpoint": _called("convert-checkpoint", convert),
+    "demo": _called("demo", demo),
+    "list": show_list,
 }
-
-
-def _train(
-    command: str,
-    kind: str,
-    recipes: dict[str, Callable[..., Run]],
-    networks: tuple[str, ...],
-    arguments: Sequence[str],
-    others: tuple[str, ...] = (),
-) -> None:
-    """Train by the recipe that the first argument names, for the networks named, with the options that follow."""
-    with _refusing():
-        run = _configured(command, kind, recipes, networks, arguments, others)
-    _fitted(run, Console())
-
-
-def _train_chain(arguments: Sequence[str]) -> None:
-    """Train a chain of runs, each student the teacher of the next; those that are done are not trained again."""
-    usage = f"usage: rankdistill distill {arguments[0]} [--teacher MODEL] [--student MODEL] [--assistants MODEL ...]"
-    chain = CHAINS[arguments[0]]
-    console = Console()
-    with _refusing():
-        chosen, rest = _chosen("distill", chain, arguments[1:])
-        description = f"{usage} [options]\n\n{inspect.getdoc(chain)} The options below change each of them."
-        runs = [_typed(run, f"rankdistill distill {arguments[0]}", description, rest) for run in chain(**chosen)]
-        for run in runs[1:]:
-            look_up(MODELS, str(run.teacher), "model")
-    for number, run in enumerate(runs, start=1):
-        console.print(f"run {number} of {len(runs)}: {run.teacher} teaches {run.student}", highlight=False)
-    fit_chain(runs, lambda run: _fitted(run, console))
-
-
-def _fitted(run: Run, console: Console) -> Path:
-    """Train a run, unless that was done before, and tell its result; return the student's file."""
-    with Terminal(console, f"{run.recipe} {run.pair}") as terminal:
-        with _refusing():
-            plan = build(run, watchers=[terminal])
-        before = None if run.again else plan.finished()
-        result = before or _trained(plan, console)
-    last, best = result["last"], result["best"]
-    when = f"{datetime.fromisoformat(result['finished']):%Y-%m-%d %H:%M}"
-    console.print(
-        (f"done before, on {when}, and not trained now: " if before else "")
-        + f"top-1 {last['top1']:.2f} % after the last epoch (best: {best['top1']:.2f} % after epoch {best['epoch']}), "
-        f"{result['seconds']:.0f} seconds of training"
-        + ("; pass --again to train anew" if before else "")
-        + f"\n{plan.weights}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    return plan.weights
-
-
-def _trained(plan: Plan, console: Console) -> Record:
-    try:
-        return fit(plan)
-    except Refused as error:
-        raise SystemExit(str(error)) from error
-    except Interrupted as stop:
-        console.print(f"rankdistill: {stop}", soft_wrap=True, highlight=False)
-        raise SystemExit(stop.code) from stop
-    except (WriteError, OtherProcessFailed) as error:
-        if not isinstance(error, OtherProcessFailed):
-            print(f"rankdistill: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(1) from error
-
-
-def _configured(
-    command: str,
-    kind: str,
-    recipes: dict[str, Callable[..., Run]],
-    networks: tuple[str, ...],
-    arguments: Sequence[str],
-    others: tuple[str, ...],
-) -> Run:
-    flags = " ".join(f"[--{network} MODEL]" for network in networks)
-    usage = f"usage: rankdistill {command} {kind} {flags} [--protocol PROTOCOL] [--update RULE] [options]"
-    if not arguments or arguments[0].startswith("-"):
-        asked = bool(arguments) and arguments[0] in ("-h", "--help")
-        print(f"{usage}\n\n{kind} is one of {', '.join([*recipes, *others])}.")
-        print(f"MODEL is one of {', '.join(MODELS)}.\nRULE is one of {', '.join(UPDATES)}.")
-        print(f"PROTOCOL is one of {', '.join(PROTOCOLS)}; cifar100's and tiny_imagenet's recipes have one each.")
-        print(f"`rankdistill {command} {next(iter(recipes))} --help` shows the options.")
-        raise SystemExit(0 if asked else 2)
-    recipe = look_up({**recipes, **dict.fromkeys(others)}, arguments[0], kind.lower().replace("dataset", "data set"))
-    chosen, rest = _chosen(command, recipe, arguments[1:])
-    description = f"{usage}\n\n{inspect.getdoc(recipe)} The options below change it."
-    return _typed(recipe(**chosen), f"rankdistill {command} {arguments[0]}", description, rest)
-
-
-def _chosen(command: str, recipe: Callable[..., object], arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return the networks and the protocol that the arguments choose for a recipe, and the other arguments."""
-    parser = argparse.ArgumentParser(prog=f"rankdistill {command}", add_help=False, allow_abbrev=False)
-    for network in inspect.signature(recipe).parameters:
-        several = {"nargs": "*"} if network == "assistants" else {}
-        parser.add_argument(f"--{network}", default=argparse.SUPPRESS, **several)  # type: ignore[arg-type]
-    chosen, rest = parser.parse_known_args(arguments)
-    for option, value in vars(chosen).items():
-        table: Mapping[str, object] = PROTOCOLS if option == "protocol" else MODELS
-        for name in [value] if isinstance(value, str) else value:
-            look_up(table, name, "protocol" if option == "protocol" else "model")
-    return vars(chosen), rest
-
-
-def _typed(default: Run, prog: str, description: str, arguments: Sequence[str]) -> Run:
-    """Return the run with the options that the arguments change; `--update RULE` comes before the rule's options."""
-    parser = argparse.ArgumentParser(prog=prog, add_help=False, allow_abbrev=False)
-    parser.add_argument("--update", metavar="RULE")
-    chosen, rest = parser.parse_known_args(arguments)
-    if chosen.update is not None:
-        default = dataclasses.replace(default, update=update_rule(chosen.update))
-    run: Run = tyro.cli(Run, default=default, args=rest, prog=prog, description=description)
-    return run
-
-
-@contextmanager
-def _refusing() -> Iterator[None]:
-    """Turn what the checks of names, options, files and data refuse into one sentence and exit code 2."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from error

@@ -1,15 +1,21 @@
 """The command line: finds the command, and imports what it needs only then.
 
 Exit codes: 0 done; 1 a run failed (a loss became infinite, say); 2 wrong usage or input, nothing was started;
-130 interrupted, 143 terminated, 75 told by SIGUSR1 to stop and be started again: these three after saving.
+129 hung up, 130 interrupted, 143 terminated, 75 told by SIGUSR1 to stop and be started again: these four after saving.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 
 from .._version import __version__
 
@@ -19,18 +25,24 @@ COMMANDS = {
     "evaluate": "measure the accuracy of saved weights",
     "convert-checkpoint": "turn a checkpoint of others into safetensors",
     "demo": "teacher and students on real digits, with a table and a page",
-    "list": "show data sets, models, methods and recipes",
+    "list": "show data sets, models, methods and recipes, all or those with a word",
 }
+
+SIGNALS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 75}
+"""Signal -> exit code, as in `training.signals`, which takes seconds to import; SIGINT is a KeyboardInterrupt."""
 
 _EXTRAS = {
     "lightning_fabric": "train",
     "rich": "train",
+    "filelock": "train",
     "safetensors": "train",
     "sklearn": "train",
     "torchvision": "train",
-    "tyro": "train",
     "jinja2": "report",
     "plotly": "report",
+    "tensorboard": "log",
+    "wandb": "log",
+    "mlflow": "log",
 }
 
 _USAGE = """usage: rankdistill COMMAND [options]
@@ -41,13 +53,25 @@ commands:
 {commands}
 
 `rankdistill COMMAND --help` shows a command's options. Exit codes: 0 done, 1 a run failed, 2 wrong usage or input,
-130 interrupted, 143 terminated, 75 to be started again (SIGUSR1); a run that is told to stop saves first.
+129 hung up, 130 interrupted, 143 terminated, 75 to be started again (SIGUSR1); a run that is told to stop saves first.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name); return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        with warnings.catch_warnings(), _leaving_when_told():
+            warnings.showwarning = _note
+            code = _main(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `rankdistill list | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it leaves
+        return 141
+
+
+def _main(arguments: Sequence[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         lines = "\n".join(f"  {name:<18} {text}" for name, text in COMMANDS.items())
         print(_USAGE.format(commands=lines), end="")
@@ -72,8 +96,10 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         if extra is None:
             raise
         return _say(f"this command needs {error.name}: pip install 'rankdistill[{extra}]'", code=2)
-    except (FloatingPointError, MemoryError) as error:
+    except FloatingPointError as error:
         return _say(str(error), code=1)
+    except MemoryError as error:
+        return _say(str(error) or "there is not enough memory: use smaller images, batches or networks", code=1)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on from the last checkpoint", code=130)
     except SystemExit as leave:
@@ -81,6 +107,30 @@ def _run(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
+@contextmanager
+def _leaving_when_told() -> Iterator[None]:
+    """Within it a signal ends the program with the promised code, also where no run listens yet that has to save."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(SIGNALS[signal.Signals(number)])
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, leave) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _say(message: str, *, code: int) -> int:
-    print(f"rankdistill: {message}", file=sys.stderr)
+    """Print a sentence, in the first of several processes alone."""
+    if all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        print(f"rankdistill: {message}", file=sys.stderr)
     return code
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as a sentence."""
+    _say(" ".join(str(message).split()), code=0)

@@ -175,7 +175,7 @@ class CRD(Method):
         labels: [N] int64, the class of each training sample. Without classes, `torch.arange(N)`: negatives are then all
             other samples.
         dim: of the embeddings.
-        num_negatives: K.
+        num_negatives: K, how many other samples each one is told from.
         temperature: T > 0; 0.07 is the authors' code's.
         momentum: share of the old embedding in what is remembered, from 0 to 1.
 

@@ -49,10 +49,11 @@ def recipe(dataset: str, method: str) -> Callable[..., Run]:
 
 
 def _about(setting: Setting, pair: str) -> str:
-    """Return a sentence on a setting, for users."""
+    """Return sentences on a setting, for users."""
     losses = " + ".join(f"{options.weight:g} {options.method}" for options in setting.losses.values())
-    rule = "" if setting.update == "descend" else f", update rule {setting.update}"
-    return f"Train with {losses}{rule} for {pair}; from: {setting.source}."
+    rule = "" if setting.update == "descend" else f", by the update rule {setting.update}"
+    source = setting.source.removeprefix("none: ")
+    return f"The loss is {losses}{rule}, for {pair}. Source of the setting: {source}."
 
 
 def recipes_of(dataset: str) -> dict[str, Callable[..., Run]]:

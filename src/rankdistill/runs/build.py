@@ -7,10 +7,9 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -38,6 +37,9 @@ from .launch import environment, launched
 from .options import look_up, shared_options
 from .outside import digest_of_outside
 from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:

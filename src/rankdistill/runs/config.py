@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import tyro
-
 from ..data.views import Geometry, SecondView
 from .options import update_rule
 
@@ -21,18 +19,18 @@ class Data(Geometry):
     It has the attributes of `Geometry` as well.
 
     Attributes:
-        name: a data set of `rankdistill list`.
-        root: its folder or archive; None where it is bundled.
-        download: fetch what is missing into `root`.
+        name: the data set, a name of `rankdistill list`.
+        root: the folder or archive of the data set; None where it comes with a package.
+        download: fetch the files that are missing into `root`.
         cache: the folder that keeps decoded images for the next run; "off" keeps none, and "auto" is the user's,
             $XDG_CACHE_HOME/rankdistill or ~/.cache/rankdistill.
-        image_size: pixels of a side; None for the set's own.
-        num_classes: only the first so many classes; None for all.
+        image_size: the height and width of the images in pixels; None for the data set's own.
+        num_classes: use only the first so many classes; None for all.
         num_labels: train on so many images only, equally many of each class; None for all.
         held_out: keep so many training images out of training, and evaluate on them instead of the test images.
-        subset_seed: which images `num_labels` and `held_out` choose.
-        second_view: what the second view of an image is, for losses that read two: "mlkd" (two random operations and a
-            cut-out after its own crop and flip) or "weak" (another crop and flip).
+        subset_seed: the seed that decides which images `num_labels` and `held_out` choose.
+        second_view: how the second view of an image is made, for losses that read two: "mlkd" (two random operations
+            and a cut-out after its own crop and flip) or "weak" (another crop and flip).
         mixup: mix each batch with itself in another order, by a share from Beta(mixup, mixup); 0 for not.
         cutmix: paste a box of one image into another, of an area from Beta(cutmix, cutmix); 0 for not.
     """
@@ -67,15 +65,17 @@ class Optim:
     """Stochastic gradient descent and its schedule.
 
     Attributes:
-        epochs: passes over the training images.
-        batch_size: images in a step.
-        lr: learning rate of the first epoch.
-        schedule: "multistep" (times `gamma` after each milestone) or "cosine" (to 0 at the end of the run).
-        milestones: epochs after which the rate drops: with 150, epoch 151 is the first reduced one.
-        gamma: factor of each drop.
-        momentum: of SGD.
-        weight_decay: of all parameters, batch norms and biases too, as in the field's code.
-        nesterov: Nesterov's momentum.
+        epochs: the number of passes over the training images.
+        batch_size: the number of images in a step.
+        lr: the learning rate of the first epoch.
+        schedule: how the learning rate falls: "multistep" (times `gamma` after each milestone) or "cosine" (to 0 at the
+            end of the run).
+        milestones: the epochs after which the rate drops: with 150, epoch 151 is the first reduced one. On the command
+            line those of a recipe move with `epochs`.
+        gamma: the factor of each drop.
+        momentum: the momentum of SGD.
+        weight_decay: the weight decay of all parameters, batch norms and biases too, as in the field's code.
+        nesterov: use Nesterov's momentum.
         accumulate: run each batch in so many parts, to save memory; batch norm and losses over pairs of samples see
             one part at a time. A smaller last batch is run in fewer parts, so that each has two samples.
         clip_norm: scale gradients to at most this norm; None leaves them.
@@ -132,37 +132,39 @@ class Run:
         recipe: the recipe that it comes from; names the folder.
         student: the network that is trained, a name of `rankdistill list`.
         teacher: the network that it learns from, or None.
-        teacher_weights: a safetensors file that `train-teacher` wrote, or a checkpoint of others.
+        teacher_weights: the teacher's weights, in a safetensors file that `train-teacher` wrote, or in a checkpoint of
+            others.
         losses: name -> weight and options. "task" is the loss on the labels.
         data: the images.
         optim: the optimizer.
         update: how a step is made: options of an update rule, from `update_rule`; `--update RULE` chooses the rule.
-        seed: of the student's initial weights and of the draws of methods.
-        stream_seed: of the order of the images and of their augmentation.
+        seed: the seed of the student's initial weights and of the draws of methods.
+        stream_seed: the seed of the order of the images and of their augmentation.
         precision: "auto" is bf16-mixed where the hardware is fast at it, else 32-true.
         accelerator: where to train: "auto", "cpu", "cuda" or "mps".
-        devices: processes on this machine, one for each device. Under torchrun or SLURM, as many as these start.
-        num_nodes: machines; they are started by torchrun or SLURM.
+        devices: the number of processes on this machine, one for each device. Under torchrun or SLURM, as many as
+            these start.
+        num_nodes: the number of machines; torchrun or SLURM starts them.
         sync_bn: batch norms normalise over the samples of all processes instead of each process's own.
         compile: run the networks through torch.compile: "off", "on", or "auto", where the run is long enough to pay.
-        threads: CPU threads; None for torch's choice. Small networks are fastest with 1 where other programs run.
-        evaluate_every: epochs between evaluations; the last epoch is always evaluated.
+        threads: the number of CPU threads; None for torch's choice. Small networks are fastest with 1 where other
+            programs run.
+        evaluate_every: the number of epochs between evaluations; the last epoch is always evaluated.
         evaluate_teacher: measure the teacher before training, to stand beside the student.
-        checkpoint_every: epochs between checkpoints; the last epoch is always saved.
-        checkpoint_steps: save after every so many steps as well.
+        checkpoint_every: the number of epochs between checkpoints; the last epoch is always saved.
+        checkpoint_steps: save after every so many steps as well; None for not.
         teacher_cache: a folder where the teacher's logits for this stream of batches are kept, for later runs too.
         teacher_cache_dtype: "float16" halves its size and rounds the logits; "float32" keeps every bit.
         teacher_cache_gigabytes: the most that one teacher and stream may take there.
-        loggers: besides metrics.jsonl, any of "tensorboard", "wandb" and "mlflow".
+        loggers: where metrics go besides metrics.jsonl: any of "tensorboard", "wandb" and "mlflow".
         profile: write trace.json, a profile of a few steps.
         runs: the folder of all runs.
         again: train anew, and replace what the folder has of this run.
     """
 
-    # The command line takes these three before it builds the recipe, and so does not offer them again.
-    recipe: tyro.conf.Suppress[str]
-    student: tyro.conf.Suppress[str]
-    teacher: tyro.conf.Suppress[str | None]
+    recipe: str
+    student: str
+    teacher: str | None
     losses: dict[str, Any]
     data: Data = field(default_factory=Data)
     optim: Optim = field(default_factory=Optim)
@@ -239,6 +241,31 @@ def describe(run: Run) -> dict[str, Any]:
     for place in ("root", "download", "cache"):
         del config["data"][place]
     return config
+
+
+def in_so_many_epochs(run: Run, usual: Optim) -> Run:
+    """Return a run whose milestones fit its epochs: those of a recipe are moved with the length of the run.
+
+    Args:
+        run: with the epochs and milestones that are wanted.
+        usual: the recipe's own.
+
+    Raises:
+        ValueError: milestones other than the recipe's are beyond the run's epochs.
+    """
+    epochs, milestones = run.optim.epochs, run.optim.milestones
+    if milestones != usual.milestones:
+        if any(milestone >= epochs for milestone in milestones):
+            raise ValueError(
+                f"optim.milestones is {milestones}, which goes beyond the {epochs} epochs of the run: give milestones "
+                "below it, or none"
+            )
+        return run
+    if epochs == usual.epochs:
+        return run
+    moved = {round(milestone * epochs / usual.epochs) for milestone in milestones}
+    scaled = tuple(sorted(milestone for milestone in moved if 1 <= milestone < epochs))
+    return dataclasses.replace(run, optim=dataclasses.replace(run.optim, milestones=scaled))
 
 
 def _require(holds: bool, name: str, value: object, needed: str) -> None:

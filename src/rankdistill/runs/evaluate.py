@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 
 from ..data import DATASETS
@@ -17,7 +16,7 @@ from ..training.evaluate import evaluate
 from ..weights.foreign import PUBLISHED, load_into
 from ..weights.reading import read_weights
 from .config import Data
-from .launch import resolve_precision
+from .launch import fabric_of
 from .options import look_up
 from .streams import load_data, test_batches
 
@@ -66,6 +65,6 @@ def evaluate_weights(
 
 def measure(module: nn.Module, data: DataSet, config: Data, accelerator: str = "auto") -> dict[str, float]:
     """Return a network's accuracy in percent on the test images. Moves the network to the accelerator."""
-    fabric = Fabric(accelerator=accelerator, devices=1, precision=resolve_precision("auto", accelerator))
+    fabric = fabric_of(accelerator, devices=1)
     module.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return evaluate(module, test_batches(data.test, data, config, fabric.device), fabric.autocast)

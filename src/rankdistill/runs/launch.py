@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 
 from .. import distributed
 from .._version import __version__
 from .config import Run
 
+if TYPE_CHECKING:  # it takes seconds to import, which help, lists and errors need not wait for
+    from lightning_fabric import Fabric
+
+
+def fabric_of(accelerator: str, precision: str = "auto", **options: Any) -> Fabric:
+    """Return a Fabric that does not tell what it was given.
+
+    Raises:
+        ValueError: this machine has no such accelerator, or fewer devices than are asked for.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(accelerator, True):
+        raise ValueError(
+            f"accelerator is {accelerator}, but torch finds none here: pass --accelerator cpu, or install a torch "
+            "that was built for it"
+        )
+    from lightning_fabric import Fabric
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    return Fabric(accelerator=accelerator, precision=resolve_precision(precision, accelerator), **options)
+
 
 def launched(run: Run) -> Fabric:
     """Return a Fabric whose processes have met. It starts them itself, except under torchrun or SLURM."""
-    fabric = Fabric(
-        accelerator=run.accelerator,
+    fabric = fabric_of(
+        run.accelerator,
+        run.precision,
         devices=run.devices,
         num_nodes=run.num_nodes,
         strategy="ddp" if run.devices * run.num_nodes > 1 else "auto",
-        precision=resolve_precision(run.precision, run.accelerator),
     )
     fabric.launch()
     if run.threads is not None:

@@ -10,15 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Annotated, Any, get_type_hints
 
-import tyro
-
 from ..contract import Method
 from ..methods import METHODS
 from ..training.updates import UPDATES
 
-_Weight = Annotated[float, tyro.conf.arg(help="what the loss is multiplied by")]
-_EachView = Annotated[bool, tyro.conf.arg(help="apply the loss to both views of an image, and add the two")]
-_Standardized = Annotated[bool, tyro.conf.arg(help="standardise the logits of each image first, as LSKD does")]
+_Weight = Annotated[float, "What the loss is multiplied by."]
+_EachView = Annotated[bool, "Apply the loss to both views of an image, and add the two."]
+_Standardized = Annotated[bool, "Standardise the logits of each image first, as LSKD does."]
 
 
 def shared_options(name: str) -> tuple[str, ...]:

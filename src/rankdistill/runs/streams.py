@@ -12,7 +12,6 @@ from ..contract import Batch
 from ..data import DATASETS
 from ..data.dataset import DataSet, Split
 from ..data.loader import Loader, evaluation_batches
-from ..data.mixup import MixedLoader
 from ..data.readers.decoded import user_cache
 from ..data.schedule import Batches
 from ..data.subsets import few_labels, hold_out
@@ -103,6 +102,8 @@ def training_batches(
     mixup, cutmix = run.data.mixup, run.data.cutmix
     if not mixup and not cutmix:
         return loader
+    from ..data.mixup import MixedLoader  # with torchvision, which only this needs
+
     return MixedLoader(loader, num_classes=data.num_classes, seed=run.stream_seed, mixup=mixup, cutmix=cutmix)
 
 

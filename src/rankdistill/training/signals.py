@@ -10,7 +10,7 @@ from types import FrameType
 
 from .. import distributed
 
-EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
+EXIT_CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129, signal.SIGUSR1: 75}
 """Signal -> exit code. 75 asks a scheduler to start the same command again (SLURM's --signal, EX_TEMPFAIL)."""
 
 
