@@ -144,6 +144,7 @@ class Method(nn.Module):
         reads_logits_once: True if it is a function of the two networks' logits, each read in one place, so that
             `Standardized` can standardise them first.
         meta: names of its parameters that the update rule "bilevel" learns from held-out images, and nothing else.
+        any_classes: True if it reads nothing but logits of the teacher, and works with a teacher of other classes.
 
     What a method remembers between steps is a buffer, and is written only while `self.updates_state` is true:
     `EachView` clears it for the second view.
@@ -157,6 +158,7 @@ class Method(nn.Module):
     observes: bool = False
     reads_logits_once: bool = False
     meta: tuple[str, ...] = ()
+    any_classes: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,6 +176,7 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
         """Run the networks and return the losses. Override to run them in another way."""
+        check_runs(batch, student, teacher)
         if not self.reads_teacher:
             return self.losses(batch, student.run(batch), cast("Output", None))
         return self.losses(batch, student.run(batch), given(teacher, type(self).__name__).run(batch))
@@ -212,6 +215,26 @@ def given(teacher: Given | None, method: str) -> Given:
     if teacher is None:
         raise ValueError(f"{method} reads a teacher, but this run has none: give it one")
     return teacher
+
+
+def check_runs(batch: object, student: object, teacher: object) -> None:
+    """Raise TypeError unless these are what a method is called with: a batch and what runs networks on it."""
+    if not isinstance(batch, Batch):
+        raise TypeError(f"the batch is a {type(batch).__name__}: give Batch(images, labels)")
+    for who, network in (("student", student), ("teacher", teacher)):
+        if not hasattr(network, "run") and not (network is None and who == "teacher"):
+            kind = type(network).__name__
+            raise TypeError(f"the {who} is a {kind}: give the Network that `assemble` returned, or Network(module)")
+
+
+def check_classes(pair: Pair, method: str) -> None:
+    """Raise ValueError if the networks of a pair have different numbers of classes, which the method cannot compare."""
+    (classes,) = pair.teacher_shapes.get("logits", (pair.num_classes,))
+    if classes != pair.num_classes:
+        raise ValueError(
+            f"the student has {pair.num_classes} classes and the teacher {classes}: {method} needs equally many; "
+            "use a teacher of the same classes, or a method on features"
+        )
 
 
 @contextmanager

@@ -223,12 +223,12 @@ class Network:
             except (KeyError, IndexError, TypeError) as error:
                 raise TypeError(
                     f"logits={self._logits!r} is not in the network's output, {described(result)}: "
-                    "say where the logits are, as Network(..., logits=index or key)"
+                    "say where the logits are, assemble(..., logits=index or key)"
                 ) from error
         if not isinstance(result, Tensor):
             raise TypeError(
                 f"the network returned {described(result)}, not a tensor of logits: "
-                "say where the logits are, as Network(..., logits=index or key)"
+                "say where the logits are, assemble(..., logits=index or key)"
             )
         if result.ndim != 2:
             raise ValueError(f"the network's logits have shape {tuple(result.shape)}: [batch, classes] is needed")

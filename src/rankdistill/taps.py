@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 from torch import Tensor, nn
 
 from .contract import Output
+from .hooks import check_tap
 
 Segment = tuple[str, Callable[[Tensor], Tensor]]
 
@@ -65,6 +66,12 @@ def roles(module: nn.Module) -> dict[str, str]:
     Known are networks that declare theirs as `roles` (those of `rankdistill.models`, and what methods make of others),
     torchvision's classifiers in `_TORCHVISION`, and timm's networks through their `feature_info`.
 
+    What a network declares takes the place of what is known of it: `module.roles = roles(module) | {"pre1": "<relu"}`
+    adds a role and keeps the others.
+
+    Raises:
+        TypeError: the network's attribute `roles` is no mapping of strings to strings.
+
     Example:
         >>> roles(MODELS["resnet8"](10))["pooled"]
         'avgpool'
@@ -73,10 +80,17 @@ def roles(module: nn.Module) -> dict[str, str]:
         wrapped = module._modules.get(wrapper)
         if wrapped is not None and len(module._modules) == 1:
             return {role: _inside(wrapper, tap) for role, tap in roles(wrapped).items()}
-    declared = getattr(module, "roles", None)
-    if isinstance(declared, Mapping):
-        return dict(declared)
     family = type(module).__name__
+    declared = getattr(module, "roles", None)
+    if declared is not None:
+        if not isinstance(declared, Mapping):
+            raise TypeError(
+                f"the roles of {family} are a {type(declared).__name__}: give a mapping, "
+                'module.roles = {"last": "name.of.a.submodule"}'
+            )
+        for role, tap in declared.items():
+            check_tap(family, role, tap)
+        return dict(declared)
     if type(module).__module__.startswith("torchvision.") and family in _TORCHVISION:
         found = dict(_TORCHVISION[family])
         if family == "EfficientNet":  # followed by a stem-like convolution; the small V2 has one stage less
@@ -102,12 +116,25 @@ def select_roles(module: nn.Module, needs: Iterable[str]) -> dict[str, str]:
     known = roles(module)
     missing = [role for role in needs if role not in known]
     if missing:
-        have = ", ".join(known) if known else "none"
-        raise ValueError(
-            f"{type(module).__name__} has no role {missing[0]!r} (known: {have}): "
-            'declare it, module.roles = {"' + missing[0] + '": "name.of.a.submodule"}, or give it to Network as a tap'
-        )
+        raise ValueError(without(type(module).__name__, missing[0], known))
     return {role: known[role] for role in needs}
+
+
+def without(network: str, role: str, known: Iterable[str], *, what: str = "") -> str:
+    """Return a message on a network that lacks a role: what it has, and how its user declares one.
+
+    Args:
+        network: its name, or "the student".
+        role: what to declare.
+        known: the roles that it has; "logits", which every network gives, is none.
+        what: what is needed, where that is not the role alone.
+    """
+    have = [name for name in known if name != "logits"]
+    others = "roles(module) | " if have else ""
+    return (
+        f"{network} has no {what or f'role {role!r}'} (its roles: {', '.join(have) or 'none'}): "
+        f'declare it, module.roles = {others}{{"{role}": "name.of.a.submodule"}}'
+    )
 
 
 _WRAPPERS = ("_orig_mod", "module")

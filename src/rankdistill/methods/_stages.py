@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Output, Pair, given
+from ..taps import without
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 
@@ -153,8 +154,8 @@ def _map(role: str, shape: tuple[int, ...], channels_last: bool, who: str, metho
             "method on pooled features"
         )
     raise ValueError(
-        f"{method} needs maps, and {role!r} of the {who} has shape {shape} in a batch: tap a module that gives "
-        "[B, C, H, W], [B, H, W, C] or tokens [B, N, C]"
+        f"{method} needs maps, and {role!r} of the {who} has shape {shape} in a batch: declare a module as this role "
+        "that gives [B, C, H, W], [B, H, W, C] or tokens [B, N, C]"
     )
 
 
@@ -164,8 +165,5 @@ _MAX_PREFIX_TOKENS = 2  # a class token and a distillation token, as in DeiT
 def _without(
     network: nn.Module, shapes: Mapping[str, tuple[int, ...]], who: str, method: str, what: str, role: str
 ) -> str:
-    known = ", ".join(name for name in shapes if name != "logits") or "none"
-    return (
-        f"{method} reads features of the {who}, and {type(network).__name__} has no {what} (its roles: {known}): "
-        f'pass taps={{"{role}": "name.of.a.submodule"}} to Network'
-    )
+    lacking = without(type(network).__name__, role, shapes, what=what)
+    return f"{method} reads features of the {who}, and {lacking}"

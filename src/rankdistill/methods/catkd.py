@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, check_classes
 from ..numerics import at_least_float32, check_choice, check_range, full_precision
 from ..taps import roles
 from ._features import unit_length
@@ -177,10 +177,9 @@ class CATKD(Method):
         Raises:
             ValueError: a network's classifier does not read the average of `last`, or the classes differ.
         """
+        check_classes(pair, "CAT-KD")
         weight, _ = averaged_classifier(pair.teacher, pair.teacher_shapes, whose="teacher", method="CAT-KD")
-        own, _ = averaged_classifier(pair.student, pair.student_shapes, whose="student", method="CAT-KD")
-        if len(own) != len(weight):
-            raise ValueError(f"the student has {len(own)} classes, the teacher {len(weight)}: CAT-KD needs the same")
+        averaged_classifier(pair.student, pair.student_shapes, whose="student", method="CAT-KD")
         return cls(weight, **options)
 
     def adapt(self, student: nn.Module) -> nn.Module:

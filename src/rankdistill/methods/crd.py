@@ -25,7 +25,7 @@ The file is long because negatives are drawn on the device, each exactly once or
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from .. import distributed
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, check_positive, check_range, full_precision
+from ._stages import pooled_widths
 
 _EPSILON = 1e-7  # e, of the authors' code
 
@@ -228,12 +229,8 @@ class CRD(Method):
     @classmethod
     def for_pair(cls, pair: Pair, **options: Any) -> CRD:
         """Return the method for this pair; without `Pair.labels`, negatives are drawn from all other samples."""
-        return cls(
-            _pooled_dim(pair.student_shapes, "student"),
-            _pooled_dim(pair.teacher_shapes, "teacher"),
-            torch.arange(pair.num_samples) if pair.labels is None else pair.labels.cpu(),
-            **options,
-        )
+        labels = torch.arange(pair.num_samples) if pair.labels is None else pair.labels.cpu()
+        return cls(*pooled_widths(pair, "CRD"), labels, **options)
 
     def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Say if negatives may be of the sample's own class."""
@@ -245,17 +242,16 @@ class CRD(Method):
         """Return {"crd": mean loss}; remember both embeddings of the batch, and Z if this is the first.
 
         Raises:
-            ValueError: the batch has no indices.
+            ValueError: the batch has no indices, or they are no positions in the training set.
         """
-        if batch.indices is None:
-            raise ValueError("CRD needs Batch.indices, which is None: the position of each sample in the training set")
+        indices = _checked(batch.indices, self.labels)
         embedded = (
             _embedding(self.embed_student, student.features["pooled"]),
             _embedding(self.embed_teacher, teacher.features["pooled"].detach()),
         )
-        keys = _mixed(self.key + batch.step) + batch.indices
-        negatives = self.draw(self.labels, batch.indices, keys, self.num_negatives)
-        return {"crd": self.contrasted(*embedded, torch.cat([batch.indices[:, None], negatives], dim=1)).mean()}
+        keys = _mixed(self.key + batch.step) + indices
+        negatives = self.draw(self.labels, indices, keys, self.num_negatives)
+        return {"crd": self.contrasted(*embedded, torch.cat([indices[:, None], negatives], dim=1)).mean()}
 
     def contrasted(
         self,
@@ -292,15 +288,27 @@ class CRD(Method):
             memory.index_copy_(0, indices, moved[last])
 
 
+def _checked(indices: Tensor | None, labels: Tensor) -> Tensor:
+    """Return the indices of a batch; they are positions in the labels of the training set."""
+    if indices is None:
+        raise ValueError("CRD needs Batch.indices, which is None: the position of each sample in the training set")
+    if indices.ndim != 1 or indices.is_floating_point():
+        raise ValueError(
+            f"Batch.indices has shape {tuple(indices.shape)} and is {indices.dtype}: CRD needs positions in the "
+            "training set, [batch], as integers"
+        )
+    try:
+        labels.index_select(0, indices)  # reads nothing back, and refuses negative places
+    except IndexError as error:
+        raise ValueError(
+            f"Batch.indices goes from {int(indices.min())} to {int(indices.max())}, and CRD was made for {len(labels)} "
+            "samples: give positions in the training set, counted from 0"
+        ) from error
+    return indices.long()
+
+
 def _embedding(embed: nn.Module, pooled: Tensor) -> Tensor:
     """Return the unit embedding [B, dim] of pooled features [B, ...], in at least float32."""
     embedding = at_least_float32(embed(pooled.flatten(1)))
     with full_precision(embedding):
         return F.normalize(embedding, dim=1)
-
-
-def _pooled_dim(shapes: Mapping[str, tuple[int, ...]], whose: str) -> int:
-    if "pooled" not in shapes:
-        have = ", ".join(shapes) or "none"
-        raise ValueError(f"the {whose}'s roles are {have}: CRD needs pooled, so tap what the last linear layer reads")
-    return math.prod(shapes["pooled"])

@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs, given
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, check_classes, given
 from ..network import batch_statistics
 from ..numerics import at_least_float32, check_not_negative, check_positive, check_range, full_precision
 from ..taps import resume
@@ -228,8 +228,10 @@ class FCFD(Method):
             ValueError: there is no teacher, or a network has not the borders.
             TypeError: a network cannot be entered at a border.
         """
+        teacher = given(pair.teacher, "FCFD")
+        check_classes(pair, "FCFD")
         own, other = _maps(pair.student_shapes), _maps(pair.teacher_shapes)
-        rectified = _rectified(given(pair.teacher, "FCFD"), other)
+        rectified = _rectified(teacher, other)
         return cls(own, other, _rectified(pair.student, own), rectified, **options)
 
     def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair
+from ..contract import Batch, Losses, Method, Output, Pair, given
 from ..numerics import at_least_float32, check_choice, check_range, full_precision
 from ..taps import Segment, Staged, resume
 from ._surgery import (
@@ -41,6 +41,7 @@ from ._surgery import (
     plain_classifier,
     replaced,
     require_staged,
+    require_unchanged,
     then,
 )
 
@@ -229,6 +230,7 @@ class NORM(Method):
             ValueError: a network has no stages that are maps, or the student no `last`.
             TypeError: the student cannot be changed after a stage.
         """
+        given(pair.teacher, "NORM")
         require_staged(pair.student, "NORM", "puts layers between the student's stages")
         last = map_shape(pair.student_shapes, "last", "student")
         stage, teacher_stage = last_stage(pair.student_shapes, "student"), last_stage(pair.teacher_shapes, "teacher")
@@ -239,6 +241,7 @@ class NORM(Method):
     def adapt(self, student: nn.Module) -> nn.Module:
         """Return a copy of the student with the transform."""
         require_staged(student, "NORM", "puts layers between the student's stages")
+        require_unchanged(student, "NORM")
         width = self.copies * self.teacher_channels
         transform = FeatureTransform(self.student_channels, width, init=self.conv_init)
         return Expanded(copy.deepcopy(student), transform, self.border).to(next(student.parameters()))

@@ -30,9 +30,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, given
 from ..numerics import at_least_float32, full_precision
-from ..taps import roles
+from ..taps import roles, without
 from ._features import bridged
 from ._stages import stage_roles
 
@@ -133,19 +133,18 @@ class OFD(Method):
         Raises:
             ValueError: a network has no such roles, or no batch norm is known to precede one of the teacher's ReLUs.
         """
+        teacher = given(pair.teacher, "OFD")
         before = [f"pre{number}" for number in _numbers(pair.teacher_shapes) if f"pre{number}" in pair.teacher_shapes]
-        if pair.teacher is None or not before:
-            have = ", ".join(pair.teacher_shapes) or "none"
-            raise ValueError(
-                f"the teacher's roles are {have}: OFD needs pre1, pre2, ..., its features before the last ReLU of each "
-                "stage; tap them, with ReLUs that are not in place"
-            )
+        if not before:
+            what = "features before the last ReLU of each stage"
+            lacking = without("the teacher", "pre1", pair.teacher_shapes, what=what)
+            raise ValueError(f"OFD reads pre1, pre2, ..., and {lacking}, of ReLUs that are not in place")
         shapes = pair.student_shapes
         near = [f"pre{n}" if f"pre{n}" in shapes else f"stage{n}" for n in _numbers(shapes)]
         if not near:
-            raise ValueError(f"the student's roles are {', '.join(shapes)}: OFD needs stage1, stage2, ...; tap them")
+            raise ValueError(f"OFD reads maps, and {without('the student', 'stage1', shapes, what='stages')}")
         count = min(len(near), len(before))
-        norms = {role: _norm_before(pair.teacher, role, pair.teacher_shapes[role][0]) for role in before[-count:]}
+        norms = {role: _norm_before(teacher, role, pair.teacher_shapes[role][0]) for role in before[-count:]}
         method = cls(
             {role: shapes[role][0] for role in near[-count:]},
             {role: _margin(norm) for role, norm in norms.items()},

@@ -27,8 +27,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, given
 from ..numerics import at_least_float32, full_precision
+from ..taps import without
 from ._features import bridged
 from ._stages import stage_roles
 
@@ -157,6 +158,7 @@ class ReviewKD(Method):
         Raises:
             ValueError: a network has no stages, or no pooled feature.
         """
+        given(pair.teacher, "ReviewKD")
         student, teacher = _levels(pair.student_shapes, "student"), _levels(pair.teacher_shapes, "teacher")
         teacher = [_before_activation(role, pair.teacher_shapes) for role in teacher]
         count = min(len(student), len(teacher))
@@ -203,9 +205,10 @@ def _as_map(feature: Tensor) -> Tensor:
 def _levels(shapes: Mapping[str, tuple[int, ...]], whose: str) -> list[str]:
     """Return the roles of a network's maps [C, H, W], from the shallowest, and then "pooled"."""
     stages = stage_roles(role for role, shape in shapes.items() if len(shape) == 3)
-    if not stages or "pooled" not in shapes:
-        have = ", ".join(shapes) or "none"
-        raise ValueError(f"the {whose}'s roles are {have}: ReviewKD needs stage1, stage2, ... and pooled; tap them")
+    if not stages:
+        raise ValueError(f"ReviewKD reads maps, and {without(f'the {whose}', 'stage1', shapes, what='stages')}")
+    if "pooled" not in shapes:
+        raise ValueError(f"ReviewKD reads the pooled features, and {without(f'the {whose}', 'pooled', shapes)}")
     return [*stages, "pooled"]
 
 

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, check_classes
 from ..numerics import at_least_float32, check_range, full_precision
 from ..taps import Segment, Staged
 from ._surgery import (
@@ -38,6 +38,7 @@ from ._surgery import (
     last_stage,
     map_shape,
     require_staged,
+    require_unchanged,
     then,
     without_tail,
 )
@@ -198,9 +199,11 @@ class SimKD(Method):
         """Return the method for this pair.
 
         Raises:
-            ValueError: the student has no stages, or the teacher's classifier does not read the average of `last`.
+            ValueError: the student has no stages, the teacher has other classes, or its classifier does not read the
+                average of `last`.
             TypeError: the student cannot be cut after a stage.
         """
+        check_classes(pair, "SimKD")
         require_staged(pair.student, "SimKD", "cuts the student after its last stage")
         weight, bias = averaged_classifier(pair.teacher, pair.teacher_shapes, whose="teacher", method="SimKD")
         stage = last_stage(pair.student_shapes, "student")
@@ -211,6 +214,9 @@ class SimKD(Method):
     def adapt(self, student: nn.Module) -> nn.Module:
         """Return a copy of the student that ends with the projector and the teacher's classifier."""
         require_staged(student, "SimKD", "cuts the student after its last stage")
+        require_unchanged(student, "SimKD")
+        if "classifier" in cast("Staged", student).roles:
+            raise ValueError("SimKD takes away the student's classifier, which CAT-KD reads: leave one of the two out")
         parameter = next(student.parameters())
         network = without_tail(student, self.student_stage, parameter.new_zeros(1, *self.student_shape))
         project = projector(self.student_shape[0], self.teacher_shape[0], factor=self.factor)
