@@ -27,6 +27,8 @@ class Assembled(NamedTuple):
         teacher: the teacher, frozen and in eval mode. It is None if no teacher was given.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import KD, MODELS, Batch, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> ready = assemble({"kd": (1.0, KD())}, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
         >>> losses = ready.method(Batch(torch.randn(4, 3, 32, 32), None), ready.student, ready.teacher)
@@ -77,6 +79,7 @@ def assemble(
         TypeError: a term is not a weight and a method, a network is no module, or it returns no logits.
 
     Example:
+        >>> import torch
         >>> from rankdistill import MODELS, CrossEntropy, CRD, assemble
         >>> terms = {"task": (1.0, CrossEntropy()), "crd": (0.8, CRD)}
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
@@ -112,6 +115,8 @@ def pair_of(
             the images differ in device or precision.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, Network, pair_of
         >>> student, teacher = (Network(MODELS[name](10)) for name in ("resnet8", "resnet14"))
         >>> pair_of(student, teacher, torch.zeros(2, 3, 32, 32), num_samples=50_000).num_classes
         10

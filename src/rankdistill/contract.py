@@ -38,6 +38,8 @@ class Batch:
         step: optimizer steps done before this one. With the seed it determines every random draw of a method.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import Batch
         >>> batch = Batch(torch.randn(4, 3, 32, 32), torch.tensor([3, 1, 4, 1]))
         >>> len(batch)
         4
@@ -88,6 +90,8 @@ class Output:
         strong: the same for the second view, where there is one.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import Output
         >>> output = Output(torch.randn(4, 10), {"pooled": torch.randn(4, 64)})
     """
 
@@ -98,7 +102,13 @@ class Output:
 
 @runtime_checkable
 class Runs(Protocol):
-    """What a method is given of a network: `Network`, or a teacher whose logits are kept (`CachedTeacher`)."""
+    """What a method is given of a network: `Network`, or a teacher whose logits are kept (`CachedTeacher`).
+
+    Example:
+        >>> from rankdistill import MODELS, Network, Runs
+        >>> isinstance(Network(MODELS["resnet8"](10)), Runs)
+        True
+    """
 
     @property
     def module(self) -> nn.Module:
@@ -121,6 +131,12 @@ class Pair:
         num_classes: width of the student's logits.
         num_samples: size of the training set.
         labels: [num_samples] int64, the class of each training sample; None where it is not known.
+
+    Example:
+        >>> from rankdistill import CRD, MODELS, Pair
+        >>> shapes = {"pooled": (64,), "logits": (10,)}
+        >>> pair = Pair(MODELS["resnet8"](10), MODELS["resnet14"](10), shapes, shapes, num_classes=10, num_samples=50)
+        >>> method = CRD.for_pair(pair)
     """
 
     student: nn.Module
@@ -148,6 +164,12 @@ class Method(nn.Module):
 
     What a method remembers between steps is a buffer, and is written only while `self.updates_state` is true:
     `EachView` clears it for the second view.
+
+    Example:
+        >>> from rankdistill import Batch, Losses, Method, Output
+        >>> class LogitError(Method):
+        ...     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        ...         return {"error": (student.logits - teacher.logits).square().mean()}
     """
 
     student_needs: tuple[str, ...] = ()

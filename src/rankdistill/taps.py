@@ -17,8 +17,38 @@ Segment = tuple[str, Callable[[Tensor], Tensor]]
 class Staged(Protocol):
     """A network that can be entered at a role; those of `rankdistill.models` are.
 
+    NORM, SimKD and FCFD need such networks. Roles that are borders of segments must name the same features as taps.
+
     Attributes:
         roles: role -> tap.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rankdistill import FCFD, MODELS, Staged, assemble
+        >>> class Small(nn.Module):
+        ...     roles = {"stem": "stem", "stage1": "stage1", "stage2": "stage2", "last": "<pool", "pooled": "<classify"}
+        ...
+        ...     def __init__(self) -> None:
+        ...         super().__init__()
+        ...         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU())
+        ...         self.stage1 = nn.Sequential(nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU())
+        ...         self.stage2 = nn.Sequential(nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU())
+        ...         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        ...         self.classify = nn.Linear(64, 10)
+        ...
+        ...     def segments(self):
+        ...         parts = self.stem, self.stage1, self.stage2, nn.Identity(), self.pool, self.classify
+        ...         return list(zip(["images", *self.roles], parts))  # each part starts from the role before it
+        ...
+        ...     def forward(self, images):
+        ...         for _, run in self.segments():
+        ...             images = run(images)
+        ...         return images
+        >>> isinstance(Small(), Staged)
+        True
+        >>> networks = Small(), MODELS["resnet14"](10)
+        >>> ready = assemble({"fcfd": (1.0, FCFD)}, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
     """
 
     roles: dict[str, str]
@@ -42,6 +72,8 @@ def resume(module: nn.Module, role: str, feature: Tensor) -> Output:
         TypeError: the network cannot be entered. ValueError: it has no such border.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, resume
         >>> network = MODELS["resnet8"](10)
         >>> output = resume(network, "stage2", torch.randn(4, 32, 16, 16))  # runs the third stage and the classifier
     """
@@ -73,6 +105,7 @@ def roles(module: nn.Module) -> dict[str, str]:
         TypeError: the network's attribute `roles` is no mapping of strings to strings.
 
     Example:
+        >>> from rankdistill import MODELS, roles
         >>> roles(MODELS["resnet8"](10))["pooled"]
         'avgpool'
     """
@@ -110,6 +143,7 @@ def select_roles(module: nn.Module, needs: Iterable[str]) -> dict[str, str]:
         ValueError: the network has no such role; the known ones are given.
 
     Example:
+        >>> from rankdistill import MODELS, select_roles
         >>> select_roles(MODELS["resnet8"](10), ["stage1", "pooled"])
         {'stage1': 'layer1', 'pooled': 'avgpool'}
     """

@@ -31,6 +31,13 @@ class StageMap:
         shape: (C, H, W) of the map.
         layout: of the feature: [B, C, H, W], [B, H, W, C], or tokens [B, P + H W, C], of which the first P, that have
             no place in the image, are left out.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import Output, StageMap
+        >>> output = Output(torch.randn(4, 10), {"stage2": torch.randn(4, 1 + 8 * 8, 192)})  # a class token first
+        >>> StageMap("stage2", (192, 8, 8), "tokens").read(output).shape
+        torch.Size([4, 192, 8, 8])
     """
 
     role: str
@@ -49,7 +56,12 @@ class StageMap:
 
 
 class StagePair(NamedTuple):
-    """A map of the student and the map of the teacher that it meets."""
+    """A map of the student and the map of the teacher that it meets.
+
+    Example:
+        >>> from rankdistill import StageMap, StagePair
+        >>> pair = StagePair(student=StageMap("stage3", (64, 8, 8)), teacher=StageMap("stage4", (512, 8, 8)))
+    """
 
     student: StageMap
     teacher: StageMap
@@ -64,6 +76,14 @@ def stage_pairs(pair: Pair, method: str) -> list[StagePair]:
 
     Raises:
         ValueError: there is no teacher, a network has no stages, or a stage is not a map.
+
+    Example:
+        >>> from rankdistill import MODELS, Pair, stage_pairs
+        >>> shapes = {"stage1": (16, 32, 32), "stage2": (32, 16, 16)}, {"stage1": (64, 16, 16)}
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> [pair] = stage_pairs(Pair(*networks, *shapes, num_classes=10, num_samples=50), "my method")
+        >>> pair.student.role, pair.teacher.role
+        ('stage2', 'stage1')
     """
     students = _stage_maps(pair.student, pair.student_shapes, "student", method)
     teachers = _stage_maps(given(pair.teacher, method), pair.teacher_shapes, "teacher", method)

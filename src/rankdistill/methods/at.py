@@ -54,6 +54,8 @@ def at_loss(
         ValueError: the batches differ, or the power is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import at_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> at_loss(student, teacher).shape
         torch.Size([4])
@@ -74,6 +76,8 @@ class AT(Method):
         power: p, at least 1 and finite.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import AT, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "at": (1000.0, AT)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -47,6 +47,8 @@ def class_activation_maps(
     The average over positions is the logits, [B, K].
 
     Example:
+        >>> import torch
+        >>> from rankdistill import class_activation_maps
         >>> class_activation_maps(torch.randn(4, 16, 8, 8), torch.randn(10, 16)).shape
         torch.Size([4, 10, 8, 8])
     """
@@ -78,6 +80,8 @@ def cam_transfer_loss(
         ValueError: samples or classes differ, or the resolution is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import cam_transfer_loss
         >>> student, teacher = torch.randn(2, 4, 10, 8, 8)  # class activation maps [batch, classes, height, width]
         >>> cam_transfer_loss(student, teacher).shape
         torch.Size([4])
@@ -144,6 +148,8 @@ class CATKD(Method):
             "default", torch's, as in VGGs and ShuffleNets.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CATKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "catkd": (50.0, CATKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -37,6 +37,8 @@ def cc_loss(student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch d
     Zero where the embeddings are equal, and for a batch of one.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import cc_loss
         >>> student, teacher = torch.randn(2, 4, 128)  # embeddings [batch, dim] of each
         >>> cc_loss(student, teacher).shape
         torch.Size([])
@@ -60,6 +62,8 @@ class CC(Method):
         ValueError: dim is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CC, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "cc": (0.02, CC)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

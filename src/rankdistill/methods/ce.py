@@ -23,6 +23,8 @@ class CrossEntropy(Method):
             None weighs all classes alike.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy(label_smoothing=0.1))}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

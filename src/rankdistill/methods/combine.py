@@ -24,6 +24,7 @@ class Sum(Method):
             need one teacher in two modes.
 
     Example:
+        >>> from rankdistill import KD, CrossEntropy, Sum
         >>> method = Sum(task=(0.1, CrossEntropy()), kd=(0.9, KD(temperature=4.0)))
     """
 
@@ -112,6 +113,7 @@ class EachView(Method):
     What the method remembers is updated by the weak view only.
 
     Example:
+        >>> from rankdistill import KD, EachView
         >>> method = EachView(KD(temperature=4.0))  # reads Batch.strong, the second view
     """
 

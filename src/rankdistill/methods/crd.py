@@ -67,6 +67,9 @@ def crd_loss(
         ValueError: there are no negatives, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> import torch.nn.functional as F
+        >>> from rankdistill import crd_loss
         >>> student, teacher = F.normalize(torch.randn(2, 4, 8), dim=2)
         >>> memories = F.normalize(torch.randn(2, 50, 8), dim=2)
         >>> loss, log_z = crd_loss(student, teacher, *memories, torch.randint(50, (4, 17)))
@@ -181,6 +184,8 @@ class CRD(Method):
         momentum: share of the old embedding in what is remembered, from 0 to 1.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CRD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "crd": (0.8, CRD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

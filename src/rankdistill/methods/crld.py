@@ -32,7 +32,14 @@ MaskSource = Literal["official", "label_view"]
 
 
 class CRLDTerms(NamedTuple):
-    """Divergences per sample, [B] each, in nats, not weighted: within views, and across them."""
+    """The divergences of each sample, [B], in nats and not weighted: `within` views and `cross`, across views.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import crld_loss
+        >>> terms = crld_loss(*torch.randn(4, 8, 100))  # student and teacher on the weak view, then on the strong one
+        >>> loss = (terms.within + terms.cross).mean()
+    """
 
     within: Tensor
     cross: Tensor
@@ -68,6 +75,8 @@ def crld_loss(
         ValueError: shapes differ, or an option is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import crld_loss
         >>> student, teacher, student_strong, teacher_strong = torch.randn(4, 4, 100)  # two views of each
         >>> within, cross = crld_loss(student, teacher, student_strong, teacher_strong)
     """
@@ -115,6 +124,8 @@ class CRLD(Method):
         mask_source: "official", or "label_view": see the module.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CRLD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "crld": (1.0, CRLD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

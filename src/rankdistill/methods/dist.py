@@ -43,6 +43,8 @@ def dist_terms(
         ValueError: the shapes differ, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dist_terms
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> between_classes, between_samples = dist_terms(student, teacher)  # [batch], [classes]
     """
@@ -76,6 +78,8 @@ def dist_loss(
     It is a scalar, since the second mean is over classes.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dist_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> dist_loss(student, teacher).shape
         torch.Size([])
@@ -95,6 +99,8 @@ class DIST(Method):
         temperature: T > 0; 4 on CIFAR-100, 1 on ImageNet.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import DIST, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "dist": (2.0, DIST)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

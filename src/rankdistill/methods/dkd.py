@@ -44,6 +44,8 @@ def dkd_terms(
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dkd_terms
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> target, others = dkd_terms(student, teacher, torch.randint(100, (4,)))
     """
@@ -84,6 +86,8 @@ def dkd_loss(
     """Return alpha TCKD + beta NCKD per sample, in nats; arguments and errors as in `dkd_terms`.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dkd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> labels = torch.randint(100, (4,))
         >>> dkd_loss(student, teacher, labels, alpha=1.0, beta=8.0).shape
@@ -106,6 +110,8 @@ class DKD(Method):
             20 on CIFAR-100. 0 or 1 for none.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import DKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "dkd": (1.0, DKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

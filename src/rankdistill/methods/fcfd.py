@@ -104,6 +104,8 @@ def teacher_space_loss(
         ValueError: there are no features.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import teacher_space_loss
         >>> features, teacher = torch.randn(2, 4, 16, 8, 8), torch.randn(4, 16, 8, 8)
         >>> teacher_space_loss(list(features), teacher).shape
         torch.Size([4])
@@ -166,6 +168,8 @@ class FCFD(Method):
             "last" where layers follow it. If one network has more, its shallowest are not used.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import FCFD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "fcfd": (1.0, FCFD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -37,6 +37,8 @@ def fitnets_loss(
         ValueError: the shapes differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import fitnets_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> fitnets_loss(student, teacher).shape
         torch.Size([4])
@@ -104,6 +106,8 @@ class FitNets(Method):
         ValueError: there is no such pair, or no regressor between its sizes.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, FitNets, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "fitnets": (100.0, FitNets)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -49,6 +49,8 @@ def ickd_loss(student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "bat
         ValueError: the batches or the numbers of channels differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import ickd_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> ickd_loss(student, teacher).shape
         torch.Size([4])
@@ -74,6 +76,8 @@ class ICKD(Method):
             without stages.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import ICKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "ickd": (2.5, ICKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -35,6 +35,8 @@ def kd_loss(
         ValueError: the shapes differ, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import kd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> kd_loss(student, teacher).shape
         torch.Size([4])
@@ -57,6 +59,8 @@ class KD(Method):
         temperature: T > 0; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import KD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "kd": (0.9, KD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -36,6 +36,8 @@ def standardize_logits(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
         ValueError: there is one class, whose deviation is not defined.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import standardize_logits
         >>> standardize_logits(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-1.0000,  0.0000,  1.0000]])
     """
@@ -62,6 +64,7 @@ class Standardized(Method):
         ValueError: it is another method, which does not read logits just once.
 
     Example:
+        >>> from rankdistill import KD, CrossEntropy, Standardized, Sum
         >>> method = Sum(task=(0.1, CrossEntropy()), kd=(9.0, Standardized(KD(temperature=2.0))))
     """
 

@@ -41,7 +41,14 @@ _LATER = (3.0, 5.0, 2.0, 6.0)
 
 
 class MLKDTerms(NamedTuple):
-    """The three levels, scalars, each summed over temperatures: samples (kd), classes (cc), batch (bc)."""
+    """The three levels as scalars, each summed over temperatures: of samples (kd), of classes (cc), of the batch (bc).
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import mlkd_loss
+        >>> terms = mlkd_loss(*torch.randn(4, 8, 100))  # student and teacher on the weak view, then on the strong one
+        >>> loss = terms.kd + terms.cc + terms.bc
+    """
 
     kd: Tensor
     cc: Tensor
@@ -67,6 +74,8 @@ def class_relation_loss(
         ValueError: the shapes differ, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import class_relation_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> class_relation_loss(student, teacher).shape
         torch.Size([100])
@@ -87,6 +96,8 @@ def batch_relation_loss(
     Arguments, edges and errors are those of `class_relation_loss`; permuting the classes changes nothing.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import batch_relation_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> batch_relation_loss(student, teacher).shape
         torch.Size([4])
@@ -124,6 +135,8 @@ def mlkd_loss(
         ValueError: shapes differ, the temperature is not positive, or the variant is unknown.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import mlkd_loss
         >>> student, teacher, student_strong, teacher_strong = torch.randn(4, 4, 100)  # two views of each
         >>> kd, cc, bc = mlkd_loss(student, teacher, student_strong, teacher_strong)
     """
@@ -151,6 +164,8 @@ def mask_fractions(teacher: Float[Tensor, "batch classes"]) -> tuple[Tensor, Ten
     One half for an even number of distinct values; ties and odd numbers raise it, and for one it is 1.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import mask_fractions
         >>> by_sample, by_class = mask_fractions(torch.randn(4, 100))
     """
     _, logits = paired_logits(teacher, teacher)
@@ -178,6 +193,8 @@ class MLKD(Method):
             temperature 2.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MLKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "mlkd": (0.9, MLKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

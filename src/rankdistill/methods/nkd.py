@@ -41,6 +41,8 @@ def nkd_terms(
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import nkd_terms
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> target, others = nkd_terms(student, teacher, torch.randint(100, (4,)))
     """
@@ -75,6 +77,8 @@ def nkd_loss(
     """Return target + gamma non-target per sample, in nats; arguments and errors as in `nkd_terms`.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import nkd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> labels = torch.randint(100, (4,))
         >>> nkd_loss(student, teacher, labels).shape
@@ -94,6 +98,8 @@ class NKD(Method):
         temperature: T > 0 of the non-target term.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, NKD, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "nkd": (1.0, NKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -74,6 +74,8 @@ def n_to_one_loss(
         ValueError: samples differ, or the student's channels are no multiple of the teacher's.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import n_to_one_loss
         >>> student, teacher = torch.randn(4, 8 * 16, 8, 8), torch.randn(4, 16, 8, 8)
         >>> n_to_one_loss(student, teacher).shape
         torch.Size([4])
@@ -192,6 +194,8 @@ class NORM(Method):
             "default", torch's, as in these.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, NORM, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "norm": (1.0, NORM)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -33,6 +33,8 @@ def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 
         ValueError: the scale is not positive and finite.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import normalized_logits
         >>> normalized_logits(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-3.0619,  0.0000,  3.0619]])
     """
@@ -52,6 +54,8 @@ class NormalizedCE(Method):
         scale: standard deviation of the normalised logits.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, NormalizedCE, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "normalized_ce": (0.1, NormalizedCE)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -83,6 +87,8 @@ class NormalizedKD(Method):
         scale: standard deviation of the normalised logits.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, NormalizedKD, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "normalized_kd": (0.9, NormalizedKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

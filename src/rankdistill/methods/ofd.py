@@ -50,6 +50,8 @@ def negative_margin(weight: Float[Tensor, " channels"], bias: Float[Tensor, " ch
     is zero, x is the bias, and the margin the lesser of it and zero.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import negative_margin
         >>> negative_margin(torch.ones(2), torch.zeros(2))
         tensor([-0.7979, -0.7979])
     """
@@ -78,6 +80,8 @@ def margin_distance(
     Zero where the teacher is not positive and the student not above its margin-ReLU.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import margin_distance
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> margin_distance(student, teacher, torch.full((16,), -0.1)).shape
         torch.Size([4])
@@ -102,6 +106,8 @@ class OFD(Method):
         margins: role -> margins of the teacher's channels, [C], from the shallowest: as many roles, pairwise.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, OFD, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "ofd": (0.001, OFD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

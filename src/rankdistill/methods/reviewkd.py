@@ -48,6 +48,8 @@ def hierarchical_context_loss(
     with half the weight before; the sum is divided by that of the weights. Zero where the maps are equal.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import hierarchical_context_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> hierarchical_context_loss(student, teacher).shape
         torch.Size([4])
@@ -117,6 +119,8 @@ class ReviewKD(Method):
         warmup_epochs: the weight grows linearly until this epoch, counted from 1; 1 for no warm-up.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, ReviewKD, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "reviewkd": (0.6, ReviewKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

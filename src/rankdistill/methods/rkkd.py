@@ -45,6 +45,8 @@ def rkkd_loss(
         ValueError: the shapes differ, there is one class, or the steepness is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import rkkd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> rkkd_loss(student, teacher).shape
         torch.Size([4])
@@ -111,6 +113,8 @@ class RKKD(Method):
         steepness: k > 0; 100 is said to be the most accurate of the paper's.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, RKKD, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "rkkd": (0.9, RKKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

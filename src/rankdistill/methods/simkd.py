@@ -60,6 +60,8 @@ def projected_feature_loss(
         ValueError: samples or channels differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import projected_feature_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> projected_feature_loss(student, teacher).shape
         torch.Size([4])
@@ -167,6 +169,8 @@ class SimKD(Method):
         factor: the teacher's channels over those of the projector's middle; 2 in the paper.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, SimKD, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "simkd": (1.0, SimKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

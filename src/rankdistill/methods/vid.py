@@ -48,6 +48,8 @@ def vid_loss(
         ValueError: the batches differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import vid_loss
         >>> mean, teacher = torch.randn(2, 4, 16, 8, 8)
         >>> vid_loss(mean, teacher, torch.full((16,), 5.0)).shape
         torch.Size([4])
@@ -72,6 +74,8 @@ class VID(Method):
         ValueError: a variance is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, VID, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "vid": (1.0, VID)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
