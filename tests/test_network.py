@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from rankdistill.assembly import pair_of
 from rankdistill.contract import Batch
+from rankdistill.known_roles import TORCHVISION
 from rankdistill.models import MODELS
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import Network, batch_statistics
-from rankdistill.taps import _TORCHVISION, resume, roles, select_roles
+from rankdistill.taps import resume, roles, select_roles
 
 WEAK = Batch(random_batch().images, None)
 BOTH = Batch(random_batch().images, None, strong=random_batch().strong)
@@ -511,7 +512,7 @@ def networks() -> dict[str, nn.Module]:
 
 class TestRoles:
     def test_every_torchvision_family_is_tried(self):
-        assert {type(module).__name__ for module in torchvision_networks().values()} == set(_TORCHVISION)
+        assert {type(module).__name__ for module in torchvision_networks().values()} == set(TORCHVISION)
 
     @pytest.mark.parametrize("name", STAGES)
     def test_all_are_captured(self, networks, name):

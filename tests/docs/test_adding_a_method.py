@@ -118,7 +118,7 @@ print(generate.page())
 
 
 def test_group_tests(copy: Path) -> None:
-    groups = ["methods/test_every_method.py", "methods/test_foreign_networks.py", "recipes/test_benchmarks.py"]
+    groups = ["methods/test_every_method.py", "methods/test_foreign_networks.py", "recipes/test_papers.py"]
     groups += ["matrix/test_matrix.py", "matrix/test_rules.py", "test_assembly.py"]
     options = ["-q", "-rA", "-p", "no:cacheprovider", "-k", NAME]
     files = [f"tests/{group}" for group in (*groups, f"methods/test_{NAME}.py")]

@@ -7,9 +7,9 @@ reported as such: a temperature and a weight for each class of the labels, learn
     CALD_b(s, t) = w_y T_y^2 KL(softmax(t / T_y) || softmax(s / T_y))     of a sample with label y
 
 a and b are meta-parameters: the update rule "bilevel" descends on the cross-entropy that the student has on held-out
-images after a virtual step. A loop that gives a and b to the student's optimizer learns them on the training loss, which
-is another method; the example of the class CALD shows a loop with the update rule. T runs from 1 to 8 and starts at 4;
-weights start at 1 and keep the mean 1. Recipes give the method the weight 0.9 and cross-entropy the weight 1.
+images after a virtual step. A loop that gives a and b to the student's optimizer learns them on the training loss,
+which is another method; the example of the class CALD shows a loop with the update rule. T runs from 1 to 8 and starts
+at 4; weights start at 1 and keep the mean 1. Recipes give the method the weight 0.9 and cross-entropy the weight 1.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class CALD(Method):
     It is a reconstruction from the paper's title. Its state is the logits of the temperatures and the logits of the
     weights, [K] each.
 
-    These logits are meta-parameters. Do not give them to the student's optimizer: on the training loss, the weights only
-    move to the classes that are easy already. The update rule `Bilevel` learns them from images that are kept out of
-    training, and its `make_optimizer` leaves them out of the student's, as the example shows.
+    These logits are meta-parameters. Do not give them to the student's optimizer: on the training loss, the weights
+    only move to the classes that are easy already. The update rule `Bilevel` learns them from images that are kept out
+    of training, and its `make_optimizer` leaves them out of the student's, as the example shows.
 
     Args:
         num_classes: K.

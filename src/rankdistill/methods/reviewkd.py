@@ -27,11 +27,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs, given
+from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, full_precision
 from ..taps import without
 from ._features import bridged
-from ._stages import stage_roles
+from ._stages import pooled_widths, stage_roles
 
 
 def hierarchical_context_loss(
@@ -162,7 +162,7 @@ class ReviewKD(Method):
         Raises:
             ValueError: a network has no stages, or no pooled feature.
         """
-        given(pair.teacher, "ReviewKD")
+        pooled_widths(pair, "ReviewKD")  # refuses a pair that has none
         student, teacher = _levels(pair.student_shapes, "student"), _levels(pair.teacher_shapes, "teacher")
         teacher = [_before_activation(role, pair.teacher_shapes) for role in teacher]
         count = min(len(student), len(teacher))
@@ -211,8 +211,6 @@ def _levels(shapes: Mapping[str, tuple[int, ...]], whose: str) -> list[str]:
     stages = stage_roles(role for role, shape in shapes.items() if len(shape) == 3)
     if not stages:
         raise ValueError(f"ReviewKD reads maps, and {without(f'the {whose}', 'stage1', shapes, what='stages')}")
-    if "pooled" not in shapes:
-        raise ValueError(f"ReviewKD reads the pooled features, and {without(f'the {whose}', 'pooled', shapes)}")
     return [*stages, "pooled"]
 
 

@@ -4,6 +4,8 @@ Known are the layouts of RepDistiller (also TTM, NORM, FCFD, ICKD, CTKD, DIST), 
 whose training output holds student and teacher in one, and of ReviewKD, a bare state dict; in the zip format of today
 or the one before PyTorch 1.6. A pickle can name any function to be called when it is read. Here only tensors, plain
 containers and numbers are, by torch's own restricted reader, and two kinds of harmless values that these files hold.
+
+The file is long because each of these repositories nests and names its weights in another way.
 """
 
 from __future__ import annotations
