@@ -34,7 +34,7 @@ class Batch:
         indices: [B] int64, position of each sample in the training set.
         strong: [B, C, H, W], the second view of the same samples.
         held_out: a batch kept out of training, for bilevel updates.
-        epoch: counted from 1.
+        epoch: the epoch of training, counted from 1.
         step: optimizer steps done before this one. With the seed it determines every random draw of a method.
 
     Example:
@@ -87,7 +87,7 @@ class Output:
     Attributes:
         logits: [B, K].
         features: role -> feature, for the roles that were tapped.
-        strong: the same for the second view, where there is one.
+        strong: the output for the second view, where there is one.
 
     Example:
         >>> import torch
@@ -128,8 +128,8 @@ class Pair:
     Attributes:
         student, teacher: the bare modules, to read from (a classifier's weight, say). A method stores neither.
         student_shapes, teacher_shapes: role -> shape of that feature without the batch dimension.
-        num_classes: width of the student's logits.
-        num_samples: size of the training set.
+        num_classes: the number of the student's classes.
+        num_samples: the size of the training set.
         labels: [num_samples] int64, the class of each training sample; None where it is not known.
 
     Example:

@@ -67,7 +67,7 @@ def checked_labels(labels: Tensor | None, num_classes: int, loss: str) -> Tensor
 
     Args:
         labels: classes [B] of any integer type, or distributions [B, K], whose rows sum to 1.
-        num_classes: K.
+        num_classes: K, the number of classes.
         loss: its name, for messages.
 
     Raises:

@@ -85,9 +85,7 @@ def test_a_foreign_file_among_the_checkpoints_is_left_alone(tmp_path: Path) -> N
 def test_a_folder_where_a_checkpoint_goes_is_named(tmp_path: Path) -> None:
     fit(small_plan(tmp_path, epochs=1))
     (tmp_path / "checkpoint-000000006.pt").mkdir()
-    with pytest.raises(
-        WriteError, match=r"000006.pt cannot be written .* a folder stands where the file"
-    ):
+    with pytest.raises(WriteError, match=r"000006.pt cannot be written .* a folder stands where the file"):
         fit(small_plan(tmp_path, epochs=2))
 
 

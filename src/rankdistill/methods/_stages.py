@@ -129,7 +129,7 @@ def pooled_widths(pair: Pair, method: str) -> tuple[int, int]:
 
 
 def stage_roles(roles: Iterable[str], kind: str = "stage") -> list[str]:
-    """Return the roles stage1, stage2, ... of these, in the order of their numbers; likewise of another kind."""
+    """Return the roles stage1, stage2, ... of these, in the order of their numbers; or those of another kind."""
     found = [role for role in roles if re.fullmatch(rf"(?:{kind})\d+", role)]
     return sorted(found, key=lambda role: int(re.sub(r"\D", "", role)))
 

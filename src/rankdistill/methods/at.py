@@ -69,7 +69,7 @@ def at_loss(
 class AT(Method):
     """The student learns where its teacher looks: maps of attention at every stage, mean over the batch.
 
-    No state.
+    The method has no state.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.

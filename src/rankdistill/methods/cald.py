@@ -111,7 +111,7 @@ class CALD(Method):
     of training, and its `make_optimizer` leaves them out of the student's, as the example shows.
 
     Args:
-        num_classes: K.
+        num_classes: K, the number of classes.
         mode: what is learned: "temperature", "weight" or "both"; the other one stays as it starts.
         temperature: every class's at the start.
         min_temperature: the smallest that there may be, at least 0.

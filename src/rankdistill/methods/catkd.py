@@ -137,7 +137,7 @@ class CATKD(Method):
     Before training, the student's classifier is replaced by one without a bias; the deployed student has the plain
     network's structure, with a bias of zero.
 
-    State: the teacher's classifier, [K, C].
+    Its state is a copy of the teacher's classifier, [K, C].
 
     Args:
         teacher_classifier: weight of the teacher's classifier, [K, C].

@@ -15,7 +15,8 @@ from ..numerics import at_least_float32, check_not_negative, checked_labels, ful
 class CrossEntropy(Method):
     """The student learns the labels: cross-entropy in nats, mean over the batch.
 
-    Labels are classes [B] int64 or distributions [B, K]. No state. The loss is computed in float32.
+    Labels are classes [B] int64 or distributions [B, K]. The method has no state. The loss is computed in at least
+    float32.
 
     Args:
         label_smoothing: the share of the label that is spread evenly over all classes, from 0 to less than 1.

@@ -45,7 +45,7 @@ def centred_mse_loss(
 class CentredMSE(Method):
     """The student's logits approach the teacher's, each less its mean: squared error, mean over the batch.
 
-    No state.
+    The method has no state.
 
     Example:
         >>> import torch

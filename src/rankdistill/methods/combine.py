@@ -147,19 +147,19 @@ class EachView(Method):
         return {name: value + strong[name] for name, value in weak.items()}
 
     def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
-        """As the method does."""
+        """Let the inner method prepare."""
         return self.method.prepare(teacher, batches)
 
     def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
-        """As the method does, on the weak view."""
+        """Return what the inner method observes on the weak view."""
         return self.method.observe(batch, student, teacher)
 
     def adapt(self, student: nn.Module) -> nn.Module:
-        """As the method does."""
+        """Return what the inner method makes of the student."""
         return self.method.adapt(student)
 
     def deploy(self, student: nn.Module) -> nn.Module:
-        """As the method does."""
+        """Return the student as the inner method deploys it."""
         return self.method.deploy(student)
 
 

@@ -55,13 +55,15 @@ def crd_loss(
 
     Args:
         student: embeddings, [B, D], of unit length. Half precision is computed in float32.
-        teacher: likewise; they receive gradients, too, since the teacher's embedding is trained.
+        teacher: embeddings of the teacher, [B, D], of unit length. They receive gradients, too, since the layer that
+            embeds the teacher's features is trained.
         student_memory: [N, D], unit embeddings of all training samples, which score the teacher's embeddings. No
             gradient flows into it.
-        teacher_memory: likewise; it scores the student's embeddings.
+        teacher_memory: [N, D], unit embeddings of all training samples, which score the student's embeddings. No
+            gradient flows into it.
         contrast: [B, 1 + K], positions in the memories: the positive, then K >= 1 negatives.
         log_z: log Z of the student's scores and of the teacher's. None, or NaN in either place: of this batch.
-        temperature: T > 0.
+        temperature: T, positive.
 
     Raises:
         ValueError: there are no negatives, or the temperature is not positive.
@@ -167,10 +169,10 @@ def _mixed(words: Tensor) -> Tensor:
 class CRD(Method):
     """The student's pooled feature of a sample picks the teacher's of the same sample among many, in nats.
 
-    Parameters: a linear embedding for each network; the teacher's is trained, too.
-    State, all in the state dict: both memories, [N, dim] (51 MB for 50,000 samples at the default dim), log Z, and the
-    key that negatives are drawn with, which the constructor takes from torch's random state.
-    A step also holds scores and order of all samples, [B, N], and a copy of the memories.
+    Its parameters are a linear embedding for each network; that of the teacher's features is trained, too.
+    Its state, all in the state dict, is both memories, [N, dim] (51 MB for 50,000 samples at the default dim), log Z,
+    and the key that negatives are drawn with, which the constructor takes from torch's random state. A step also holds
+    scores and order of all samples, [B, N], and a copy of the memories.
 
     Several processes remember the samples of all, so that their memories agree; log Z is that of process 0.
 
@@ -178,9 +180,9 @@ class CRD(Method):
         student_dim, teacher_dim: sizes of the pooled features.
         labels: [N] int64, the class of each training sample. Without classes, `torch.arange(N)`: negatives are then all
             other samples.
-        dim: of the embeddings.
-        num_negatives: K.
-        temperature: T > 0; 0.07 is the authors' code's.
+        dim: the width of the embeddings.
+        num_negatives: K, the negatives of each sample.
+        temperature: T, positive; 0.07 is the authors' code's.
         momentum: share of the old embedding in what is remembered, from 0 to 1.
 
     Example:
@@ -267,8 +269,8 @@ class CRD(Method):
         """Return `crd_loss` of embeddings against the memories; then remember them, if `updates_state` is true.
 
         Args:
-            student: unit embeddings, [B, dim].
-            teacher: likewise.
+            student: unit embeddings of the student's features, [B, dim].
+            teacher: unit embeddings of the teacher's features, [B, dim].
             contrast: [B, 1 + K], positions in the training set: of the sample itself, then of K negatives.
         """
         memories = self.student_memory.clone(), self.teacher_memory.clone()  # the backward pass reads them later

@@ -60,10 +60,10 @@ def crld_loss(
 
     Args:
         student: logits of the weak view, [B, K]. Half precision is computed in float32.
-        teacher: likewise; no gradient flows into the teacher's logits.
+        teacher: the teacher's logits of the weak view, [B, K]; no gradient flows into them.
         student_strong: logits of the strong view, [B, K], of the same samples.
-        teacher_strong: likewise.
-        temperature: T > 0, of the divergences; confidences are at temperature 1.
+        teacher_strong: the teacher's logits of the strong view, [B, K]; no gradient flows into them.
+        temperature: T, positive, of the divergences; confidences are at temperature 1.
         weak_threshold: the teacher's confidence in the weak view from which a sample counts, 0 to 1.
         strong_threshold: the same for the strong view.
         mask_source: "official": the weak view's mask on terms within views, the strong view's on terms across them.
@@ -113,14 +113,14 @@ def _check(temperature: float, weak_threshold: float, strong_threshold: float, m
 class CRLD(Method):
     """KD within and across two views of each sample, where the teacher is confident; mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
-        temperature: T > 0; 4 on CIFAR-100, 2 on Tiny-ImageNet, 1 on ImageNet.
-        within_weight: of the terms within views; 2 on CIFAR-100, 4 on Tiny-ImageNet.
-        cross_weight: of the terms across views; 0.5 on CIFAR-100, 1 on Tiny-ImageNet.
+        temperature: T, positive; 4 on CIFAR-100, 2 on Tiny-ImageNet, 1 on ImageNet.
+        within_weight: the weight of the terms within views; 2 on CIFAR-100, 4 on Tiny-ImageNet.
+        cross_weight: the weight of the terms across views; 0.5 on CIFAR-100, 1 on Tiny-ImageNet.
         weak_threshold: the teacher's confidence in the weak view from which a sample counts.
-        strong_threshold: the same for the strong view.
+        strong_threshold: the teacher's confidence in the strong view from which a sample counts.
         mask_source: "official", or "label_view": see the module.
 
     Example:

@@ -91,7 +91,7 @@ class _ScaledGradient(torch.autograd.Function):
 class CTKD(Method):
     """KD at a temperature that learns to make the task harder, mean over the batch, in nats.
 
-    State: what the temperature is computed from, as parameters: a number, or the layers of a network.
+    Its state is the parameters that the temperature is computed from: a number, or the layers of a network.
 
     Args:
         num_classes: K; needed by, and only by, the instance-wise temperature.

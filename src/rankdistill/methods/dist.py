@@ -33,7 +33,7 @@ def dist_terms(
     Args:
         student: logits, [B, K]. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
-        temperature: T > 0; both terms have the factor T^2, and lie from 0 to 2 T^2.
+        temperature: T, positive; both terms have the factor T^2, and lie from 0 to 2 T^2.
 
     Zero where rows are equal up to a constant. The intra-class loss depends on the batch; of a batch of one it is T^2,
     without a gradient. A constant row or column has correlation 0, up to rounding; where it is the student's, the
@@ -91,12 +91,12 @@ def dist_loss(
 class DIST(Method):
     """The student's predictions correlate with the teacher's, between classes and within each class.
 
-    No state. Each process sees its own batch.
+    The method has no state. Each process sees its own batch.
 
     Args:
         beta: weight of the inter-class loss.
         gamma: weight of the intra-class loss.
-        temperature: T > 0; 4 on CIFAR-100, 1 on ImageNet.
+        temperature: T, positive; 4 on CIFAR-100, 1 on ImageNet.
 
     Example:
         >>> import torch

@@ -35,7 +35,7 @@ def dkd_terms(
         student: logits, [B, K] with K at least 2. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
         labels: classes, [B].
-        temperature: T > 0; both terms have the factor T^2.
+        temperature: T, positive; both terms have the factor T^2.
 
     Both are zero where the two rows differ by a constant. With two classes nothing is left beside the label, and NCKD
     is zero.
@@ -100,12 +100,12 @@ def dkd_loss(
 class DKD(Method):
     """KD in two parts, the label's class and all others, each with its weight; mean over the batch, in nats.
 
-    No state; labels are classes.
+    The method has no state. The labels are classes.
 
     Args:
         alpha: weight of TCKD.
         beta: weight of NCKD; on CIFAR-100 from 2 to 8, larger for more confident teachers.
-        temperature: T > 0; 4 on CIFAR-100, 1 on ImageNet.
+        temperature: T, positive; 4 on CIFAR-100, 1 on ImageNet.
         warmup: epochs over which the loss grows linearly to its full size, reached in epoch number `warmup`;
             20 on CIFAR-100. 0 or 1 for none.
 

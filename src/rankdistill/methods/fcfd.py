@@ -153,17 +153,17 @@ def bridge(source: Shape, target: Shape, *, rectified: bool) -> nn.Sequential:
 class FCFD(Method):
     """The student's features look like the teacher's, and the networks' later stages do the same with them.
 
-    Parameters: a bridge to the teacher at each border, and one back at each but the last. Their batch norms need more
-    than one value per channel. State: none but these.
+    Its parameters are a bridge to the teacher at each border, and a bridge back at each border but the last. The batch
+    norms of bridges need more than one value per channel. The method has no other state.
 
     Args:
         student_shapes, teacher_shapes: role -> (C, H, W) of features that can be borders.
         student_rectified, teacher_rectified: the roles among them whose features come after a ReLU.
-        feature_weight: W; 5 in most of the authors' scripts, 0.02 for the plain ResNets.
-        path_weight: w; 0.2 for wrn_16_2.
-        temperature: of KD; 4 or 8 on CIFAR-100, 1 on ImageNet.
-        warmup_epochs: over so many the weight of L2 grows linearly; 20 on CIFAR-100, 5 on ImageNet.
-        num_paths: drawn in each step.
+        feature_weight: W, the weight of the distances of features; 5 in most of the authors' scripts, 0.02 for the plain ResNets.
+        path_weight: w, the weight of the divergences of paths; 0.2 for wrn_16_2.
+        temperature: the temperature of KD; 4 or 8 on CIFAR-100, 1 on ImageNet.
+        warmup_epochs: the number of epochs over which the weight of L2 grows linearly; 20 on CIFAR-100, 5 on ImageNet.
+        num_paths: the number of paths that are drawn in each step.
         student_borders, teacher_borders: roles, from the shallowest. None: the stages, the last of them replaced by
             "last" where layers follow it. If one network has more, its shallowest are not used.
 
@@ -259,7 +259,7 @@ class FCFD(Method):
             student: of a pass of the student alone, with the features at its borders.
             teacher: the same of the teacher.
             student_tail: the student, which paths enter at borders; no statistics are written.
-            teacher_tail: the teacher, likewise.
+            teacher_tail: the teacher, which paths enter at borders; no statistics are written.
             paths: see `draw_paths`.
         """
         bridges = zip(self.to_teacher, self.student_needs, strict=True)

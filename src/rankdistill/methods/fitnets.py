@@ -96,7 +96,7 @@ class Regressor(nn.Module):
 class FitNets(Method):
     """The student's map at one stage, after a regressor, approaches the teacher's: mean squared error.
 
-    State: the regressor, which is trained, and its batch norm's statistics.
+    Its state is the regressor, which is trained, and its batch norm's statistics.
 
     Args:
         stages: the pairs of maps to choose from, shallow before deep; `for_pair` pairs them from the deepest.

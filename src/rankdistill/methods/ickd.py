@@ -69,7 +69,7 @@ def ickd_loss(student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "bat
 class ICKD(Method):
     """The student learns how the channels of its teacher's deepest map correlate, mean over the batch.
 
-    State: the embedding of the student's map, which is trained, and its batch norm's statistics.
+    Its state is the embedding of the student's map, which is trained, and its batch norm's statistics.
 
     Args:
         stage: the pair of maps that are compared; `for_pair` takes the deepest stages, or "last" of a network

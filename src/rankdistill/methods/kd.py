@@ -27,7 +27,7 @@ def kd_loss(
     Args:
         student: logits, [B, K]. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
-        temperature: T > 0. The factor T^2 keeps the gradient's size as T grows; at T = 1 this is plain KL.
+        temperature: T, positive. The factor T^2 keeps the gradient's size as T grows; at T = 1 this is plain KL.
 
     Zero where the two rows differ by a constant.
 
@@ -53,10 +53,10 @@ def kd_loss(
 class KD(Method):
     """The student's softened probabilities approach the teacher's (Hinton et al.), mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
-        temperature: T > 0; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
+        temperature: T, positive; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
 
     Example:
         >>> import torch

@@ -54,7 +54,7 @@ def standardize_logits(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
 
 
 class Standardized(Method):
-    """A method on standardised logits of student and teacher. No state beside the method's.
+    """A method on standardised logits of student and teacher. It has no state beside that of the method.
 
     Args:
         method: one whose `reads_logits_once` is true: KD, DKD or CTKD. For two views:
@@ -83,7 +83,7 @@ class Standardized(Method):
         return self.method.losses(batch, _standardized(student), _standardized(teacher))
 
     def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
-        """As the method does, on standardised logits."""
+        """Return what the inner method observes on standardised logits."""
         return self.method.observe(batch, _standardized(student), _standardized(teacher))
 
 

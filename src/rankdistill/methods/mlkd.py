@@ -66,7 +66,7 @@ def class_relation_loss(
     Args:
         student: logits, [B, K]. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
-        temperature: T > 0. There is no factor T^2, and no division by the batch.
+        temperature: T, positive. There is no factor T^2, and no division by the batch.
 
     Zero where rows differ by constants; unchanged if samples are permuted, the same in both.
 
@@ -121,9 +121,9 @@ def mlkd_loss(
 
     Args:
         student: logits of the weak view, [B, K]. Half precision is computed in float32.
-        teacher: likewise; no gradient flows into the teacher's logits.
+        teacher: the teacher's logits of the weak view, [B, K]; no gradient flows into them.
         student_strong: logits of the strong view, [B, K], of the same samples.
-        teacher_strong: likewise.
+        teacher_strong: the teacher's logits of the strong view, [B, K]; no gradient flows into them.
         temperature: T_0, the first of the five; the others are 3, 5, 2 and 6.
         variant: "official" or "fixed", see above.
         standardized: standardise the logits of the kd level by row, over its unbiased standard deviation plus 1e-7. A
@@ -184,7 +184,7 @@ def _check(temperature: float, variant: Variant) -> None:
 class MLKD(Method):
     """KD at several temperatures, on samples, on batches and on classes, for two views of each image.
 
-    No state.
+    The method has no state.
 
     Args:
         temperature: the first of five temperatures; the others are 3, 5, 2 and 6. 4 on CIFAR-100, 1 on ImageNet.

@@ -33,7 +33,7 @@ def nkd_terms(
         student: logits, [B, K] with K at least 2. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
         labels: classes, [B], or distributions, [B, K], whose largest entry is taken for the class.
-        temperature: T > 0 of the non-target term, which has the factor T^2; the target term has no temperature.
+        temperature: T, positive, of the non-target term, which has the factor T^2; the target term has no temperature.
 
     With two classes one is left beside the label, and the non-target term is zero.
 
@@ -91,11 +91,11 @@ def nkd_loss(
 class NKD(Method):
     """KD in two parts, the label's class and the normalised others; mean over the batch, in nats.
 
-    No state; labels are classes or distributions.
+    The method has no state. The labels are classes or distributions.
 
     Args:
         gamma: weight of the non-target term.
-        temperature: T > 0 of the non-target term.
+        temperature: T, positive, of the non-target term.
 
     Example:
         >>> import torch

@@ -184,11 +184,11 @@ class NORM(Method):
     Its batch norms need more than one value per channel.
 
     Args:
-        student_channels: of the map after the student's last stage.
-        teacher_channels: of the teacher's map.
-        teacher_stage: its role.
+        student_channels: the channels of the map after the student's last stage.
+        teacher_channels: the channels of the teacher's map.
+        teacher_stage: the role of the teacher's map.
         border: where the student is changed: "last", or, in WRNs, the last stage, before batch norm and ReLU.
-        copies: N; 8 in the authors' scripts.
+        copies: N, how often the student's expanded map holds the teacher's; 8 in the authors' scripts.
         schedule: how the factor beta changes over the epochs, on "cifar" (240) and on "imagenet" (100).
         conv_init: how the transform starts: "kaiming", as the authors have it in all students but ShuffleNets;
             "default", torch's, as in these.

@@ -46,7 +46,7 @@ def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 
 class NormalizedCE(Method):
     """Cross-entropy with the labels of logits that are normalised to one scale, as NORM trains; in nats.
 
-    No state.
+    The method has no state.
 
     Labels are classes [B] int64 or distributions [B, K].
 
@@ -80,10 +80,10 @@ class NormalizedCE(Method):
 class NormalizedKD(Method):
     """KD between logits that are normalised to one scale, as NORM trains; mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
-        temperature: T > 0; divides normalised logits.
+        temperature: T, positive; divides normalised logits.
         scale: standard deviation of the normalised logits.
 
     Example:

@@ -61,7 +61,7 @@ def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
 class NST(Method):
     """The student's channels select what the teacher's select, at every stage; mean over the batch.
 
-    No state.
+    The method has no state.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.

@@ -69,7 +69,7 @@ def _similarities(features: Tensor) -> Tensor:
 class PKT(Method):
     """The student learns the probabilities with which its teacher's pooled features find each other, in nats.
 
-    No state.
+    The method has no state.
 
     Example:
         >>> import torch

@@ -109,7 +109,8 @@ class Fusion(nn.Module):
 class ReviewKD(Method):
     """Each level of the teacher is compared with a fusion of the student's levels from there on down.
 
-    Parameters: the fusions, the deepest first. Their batch norms need batches of two or more. No other state.
+    Its parameters are the fusions, the deepest first. Their batch norms need batches of two or more. The method has no
+    other state.
 
     Args:
         student_channels: role -> channels, from the shallowest; the last is "pooled", or another 1x1 map or vector.

@@ -101,7 +101,7 @@ def _differences(features: Tensor) -> Tensor:
 class RKD(Method):
     """The student learns the distances and angles between its teacher's pooled features of a batch.
 
-    No state.
+    The method has no state.
 
     Args:
         distance_weight: finite and not negative.

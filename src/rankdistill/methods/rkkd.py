@@ -107,7 +107,7 @@ def _signs(logits: Tensor, first: slice, steepness: float) -> Tensor:
 class RKKD(Method):
     """The student orders each pair of classes as its teacher does, after Kendall's tau (a reconstruction).
 
-    No state.
+    The method has no state.
 
     Args:
         steepness: k > 0; 100 is said to be the most accurate of the paper's.

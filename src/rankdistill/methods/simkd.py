@@ -161,11 +161,11 @@ class SimKD(Method):
     method has no state but its copy of the classifier. The projector's batch norms need more than one value a channel.
 
     Args:
-        student_stage: role of the student's last stage.
-        student_shape: (C, H, W) there.
+        student_stage: the role of the student's last stage.
+        student_shape: (C, H, W) of the student's map there.
         teacher_shape: (C, H, W) of the teacher's map `last`.
-        weight: of the teacher's classifier, [K, C].
-        bias: of the same, [K], or None.
+        weight: the weight of the teacher's classifier, [K, C].
+        bias: the bias of the teacher's classifier, [K], or None.
         factor: the teacher's channels over those of the projector's middle; 2 in the paper.
 
     Example:

@@ -61,11 +61,11 @@ def sp_loss(student: Float[Tensor, "batch ..."], teacher: Float[Tensor, "batch .
 class SP(Method):
     """The student learns which samples of a batch are alike for its teacher, at the deepest stage.
 
-    No state.
+    The method has no state.
 
     Args:
         student_role: where the student's features are read.
-        teacher_role: where the teacher's are. `for_pair` takes the deepest stages, whatever their shapes; "last" of
+        teacher_role: where the teacher's features are read. `for_pair` takes the deepest stages, whatever their shapes; "last" of
             a network without stages.
 
     Example:

@@ -86,7 +86,7 @@ def transformed_mass(logits: Float[Tensor, "batch classes"], *, exponent: float)
 class TTM(Method):
     """KD with the temperature on the teacher alone, mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
         exponent: positive, 1 / T; from 0.1 to 0.4 on CIFAR-100 (Table 8).
@@ -112,7 +112,7 @@ class TTM(Method):
 class WTTM(Method):
     """TTM with more weight on samples whose transformed teacher is smoother; mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
         exponent: positive, 1 / T; from 0.1 to 0.4 on CIFAR-100 (Table 9).

@@ -63,7 +63,7 @@ def vid_loss(
 class VID(Method):
     """The student's maps say as much as they can of the teacher's, at every stage; mean over the batch, in nats.
 
-    State: the convolutions and the variances, all trained.
+    Its state is the convolutions and the variances, which are all trained.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
