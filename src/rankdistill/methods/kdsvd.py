@@ -161,8 +161,8 @@ def _relation(now: Tensor, earlier: Tensor) -> Tensor:
 class KDSVD(Method):
     """The student learns how singular vectors of consecutive stages relate in its teacher, mean over the batch.
 
-    If the form is "channels", its state is a trained 1x1 convolution at each stage where the widths differ. Otherwise it
-    has no state.
+    If the form is "channels", its state is a trained 1x1 convolution at each stage where the widths differ. Otherwise
+    it has no state.
 
     Args:
         stages: the pairs of maps that are compared, at least 2; `for_pair` pairs the networks' stages from the

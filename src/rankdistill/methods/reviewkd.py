@@ -198,8 +198,7 @@ class ReviewKD(Method):
             target = _as_map(teacher.features[far])
             output, passed = bridged(self, fuse, _as_map(student.features[near]), passed, target.shape[2:])
             terms.append(hierarchical_context_loss(output, target))
-        warmth = min(batch.epoch / self.warmup_epochs, 1.0)
-        return {"reviewkd": warmth * torch.stack(terms).sum(0).mean()}
+        return {"reviewkd": min(batch.epoch / self.warmup_epochs, 1.0) * torch.stack(terms).sum(0).mean()}
 
 
 def _as_map(feature: Tensor) -> Tensor:

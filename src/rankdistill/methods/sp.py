@@ -65,8 +65,8 @@ class SP(Method):
 
     Args:
         student_role: where the student's features are read.
-        teacher_role: where the teacher's features are read. `for_pair` takes the deepest stages, whatever their shapes; "last" of
-            a network without stages.
+        teacher_role: where the teacher's features are read. `for_pair` takes the deepest stages, whatever their
+            shapes; "last" of a network without stages.
 
     Example:
         >>> import torch
