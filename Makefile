@@ -25,7 +25,7 @@ demo: $(INSTALLED)  ## Train a teacher and small students on real digits; table 
 test: $(INSTALLED)  ## Run the tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-test-matrix: $(INSTALLED)  ## Every setting on every pair, and runs killed at every step (about an hour)
+test-matrix: $(INSTALLED)  ## Every setting on every pair of networks, of which `make test` has a part, and runs killed at every step (an hour)
 	$(BIN)/python -m pytest tests/matrix tests/training/test_resume.py --whole-matrix
 
 test-faults: $(INSTALLED)  ## Every reader of files on 5,000 inputs that are nearly right, of which `make test` has 100 (half an hour)

@@ -45,8 +45,12 @@ INTRODUCTION = f"""\
 
 Made from the code by `make docs-tables`; do not edit. Roles and counts are those of {TEACHER} teaching {STUDENT} on
 images of {SIZE}x{SIZE} pixels and {CLASSES} classes, {SAMPLES:,} for training, with each method's default options.
-"State" counts the numbers in the method's state dict. A weight is the recipe's for this pair. "Differs" begins what the
-method's section below says in full.
+"Reads of the batch" names the fields of `Batch` that a method reads beside the images: a loop of your own must fill
+them. "State" counts the numbers in the method's state dict. "Differs" begins what the method's section below says in
+full.
+
+A weight is the recipe's for this pair. Take these weights in place of 1: losses differ in size by factors of a million,
+and `cc` and `ofd` diverge within a few steps of SGD where their weight is 1.
 """
 
 
@@ -167,7 +171,8 @@ class Example:
         with torch.no_grad():
             method(self.batches[method.views], student, teacher)
         return {
-            "Needs": _needs(method, Watched.read),
+            "Reads of networks": _needs(method),
+            "Reads of the batch": _reads(method, Watched.read),
             "State": state,
             "Teacher": method.teacher_mode if method.reads_teacher else "none",
             "Student": change,
@@ -179,15 +184,22 @@ def _num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _needs(method: Method, read: set[str]) -> str:
-    found = ["two views"] if method.views == 2 else []
-    found += [name for name in ("labels", "indices") if name in read]
+def _reads(method: Method, read: set[str]) -> str:
+    """Return the fields that a method reads of a batch, beside the images of the first view."""
+    found = [name for name in ("labels", "indices", "epoch", "step") if name in read]
+    found += ["strong (a second view)"] if method.views == 2 else []
+    found += ["held_out (by the update rule)"] if method.meta_parameters() else []
+    return ", ".join(found) or NOTHING
+
+
+def _needs(method: Method) -> str:
+    found = []
     if method.student_needs == method.teacher_needs:
         found += [f"both: {', '.join(method.student_needs)}"] if method.student_needs else []
     else:
         needs = {"student": method.student_needs, "teacher": method.teacher_needs}
         found += [f"{who}: {', '.join(which)}" for who, which in needs.items() if which]
-    return "; ".join(found) or "logits"
+    return "; ".join(found) or ("logits" if method.reads_teacher else "the student's logits")
 
 
 def _state(method: Method) -> str:

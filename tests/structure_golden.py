@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -21,9 +20,7 @@ def _file(name: str) -> Mapping[str, np.ndarray]:
 
 
 def golden(file: str, name: str) -> Tensor:
-    """Return an array; skip the test where the folder is absent."""
-    if not SHARED.is_dir():
-        pytest.skip(f"the golden file {file} is in {SHARED.name} of the shared folder, which is absent")
+    """Return an array. Tests that call this are marked `authors`, and are left out where the folder is absent."""
     return torch.from_numpy(np.asarray(_file(file)[name]))
 
 

@@ -13,10 +13,11 @@ from torch.utils.checkpoint import checkpoint
 
 from rankdistill.assembly import pair_of
 from rankdistill.contract import Batch
+from rankdistill.known_roles import TORCHVISION
 from rankdistill.models import MODELS
 from rankdistill.models.resnet import ResNet
 from rankdistill.network import Network, batch_statistics
-from rankdistill.taps import _TORCHVISION, resume, roles, select_roles
+from rankdistill.taps import resume, roles, select_roles
 
 WEAK = Batch(random_batch().images, None)
 BOTH = Batch(random_batch().images, None, strong=random_batch().strong)
@@ -511,7 +512,7 @@ def networks() -> dict[str, nn.Module]:
 
 class TestRoles:
     def test_every_torchvision_family_is_tried(self):
-        assert {type(module).__name__ for module in torchvision_networks().values()} == set(_TORCHVISION)
+        assert {type(module).__name__ for module in torchvision_networks().values()} == set(TORCHVISION)
 
     @pytest.mark.parametrize("name", STAGES)
     def test_all_are_captured(self, networks, name):
@@ -563,19 +564,38 @@ class TestRoles:
     def test_unknown_network(self):
         assert roles(nn.Sequential(nn.Flatten())) == {}
 
+    @pytest.mark.parametrize(
+        ("declared", "message"),
+        [
+            (["layer1"], r"the roles of Linear are a list: give a mapping, module\.roles = "),
+            ({"stage1": 1}, "the role 'stage1' of Linear has the tap 1: give both as strings"),
+            ({1: "layer1"}, "the role 1 of Linear has the tap 'layer1': give both as strings"),
+        ],
+    )
+    def test_declared_roles_are_names_of_submodules(self, declared, message):
+        module = nn.Linear(2, 2)
+        module.roles = declared
+        with pytest.raises(TypeError, match=message):
+            roles(module)
+        if isinstance(declared, dict):
+            with pytest.raises(TypeError, match=message):
+                Network(module, declared)
+
     def test_select(self):
         assert select_roles(small(), ("stage2", "pooled")) == {"stage2": "layer2", "pooled": "avgpool"}
 
     def test_select_what_is_not_there(self):
         message = (
-            r"ResNet has no role 'stage4' \(known: stem, stage1, .*, pooled\): "
-            r'declare it, module\.roles = \{"stage4": "name\.of\.a\.submodule"\}'
+            r"ResNet has no role 'stage4' \(its roles: stem, stage1, .*, pooled\): "
+            r'declare it, module\.roles = roles\(module\) \| \{"stage4": "name\.of\.a\.submodule"\}'
         )
         with pytest.raises(ValueError, match=message):
             select_roles(small(), ["stage1", "stage4"])
 
     def test_select_from_an_unknown_network(self):
-        with pytest.raises(ValueError, match=r"Sequential has no role 'pooled' \(known: none\)"):
+        with pytest.raises(
+            ValueError, match=r"no role 'pooled' \(its roles: none\): declare it, module\.roles = \{\"pooled\""
+        ):
             select_roles(nn.Sequential(), ["pooled"])
 
 

@@ -34,10 +34,12 @@ class Batch:
         indices: [B] int64, position of each sample in the training set.
         strong: [B, C, H, W], the second view of the same samples.
         held_out: a batch kept out of training, for bilevel updates.
-        epoch: counted from 1.
+        epoch: the epoch of training, counted from 1.
         step: optimizer steps done before this one. With the seed it determines every random draw of a method.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import Batch
         >>> batch = Batch(torch.randn(4, 3, 32, 32), torch.tensor([3, 1, 4, 1]))
         >>> len(batch)
         4
@@ -85,9 +87,11 @@ class Output:
     Attributes:
         logits: [B, K].
         features: role -> feature, for the roles that were tapped.
-        strong: the same for the second view, where there is one.
+        strong: the output for the second view, where there is one.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import Output
         >>> output = Output(torch.randn(4, 10), {"pooled": torch.randn(4, 64)})
     """
 
@@ -98,7 +102,13 @@ class Output:
 
 @runtime_checkable
 class Runs(Protocol):
-    """What a method is given of a network: `Network`, or a teacher whose logits are kept (`CachedTeacher`)."""
+    """What a method is given of a network: `Network`, or a teacher whose logits are kept (`CachedTeacher`).
+
+    Example:
+        >>> from rankdistill import MODELS, Network, Runs
+        >>> isinstance(Network(MODELS["resnet8"](10)), Runs)
+        True
+    """
 
     @property
     def module(self) -> nn.Module:
@@ -118,9 +128,15 @@ class Pair:
     Attributes:
         student, teacher: the bare modules, to read from (a classifier's weight, say). A method stores neither.
         student_shapes, teacher_shapes: role -> shape of that feature without the batch dimension.
-        num_classes: width of the student's logits.
-        num_samples: size of the training set.
+        num_classes: the number of the student's classes.
+        num_samples: the size of the training set.
         labels: [num_samples] int64, the class of each training sample; None where it is not known.
+
+    Example:
+        >>> from rankdistill import CRD, MODELS, Pair
+        >>> shapes = {"pooled": (64,), "logits": (10,)}
+        >>> pair = Pair(MODELS["resnet8"](10), MODELS["resnet14"](10), shapes, shapes, num_classes=10, num_samples=50)
+        >>> method = CRD.for_pair(pair)
     """
 
     student: nn.Module
@@ -144,9 +160,16 @@ class Method(nn.Module):
         reads_logits_once: True if it is a function of the two networks' logits, each read in one place, so that
             `Standardized` can standardise them first.
         meta: names of its parameters that the update rule "bilevel" learns from held-out images, and nothing else.
+        any_classes: True if it reads nothing but logits of the teacher, and works with a teacher of other classes.
 
     What a method remembers between steps is a buffer, and is written only while `self.updates_state` is true:
     `EachView` clears it for the second view.
+
+    Example:
+        >>> from rankdistill import Batch, Losses, Method, Output
+        >>> class LogitError(Method):
+        ...     def losses(self, batch: Batch, student: Output, teacher: Output) -> Losses:
+        ...         return {"error": (student.logits - teacher.logits).square().mean()}
     """
 
     student_needs: tuple[str, ...] = ()
@@ -157,6 +180,7 @@ class Method(nn.Module):
     observes: bool = False
     reads_logits_once: bool = False
     meta: tuple[str, ...] = ()
+    any_classes: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,6 +198,7 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
         """Run the networks and return the losses. Override to run them in another way."""
+        check_runs(batch, student, teacher)
         if not self.reads_teacher:
             return self.losses(batch, student.run(batch), cast("Output", None))
         return self.losses(batch, student.run(batch), given(teacher, type(self).__name__).run(batch))
@@ -212,6 +237,26 @@ def given(teacher: Given | None, method: str) -> Given:
     if teacher is None:
         raise ValueError(f"{method} reads a teacher, but this run has none: give it one")
     return teacher
+
+
+def check_runs(batch: object, student: object, teacher: object) -> None:
+    """Raise TypeError unless these are what a method is called with: a batch and what runs networks on it."""
+    if not isinstance(batch, Batch):
+        raise TypeError(f"the batch is a {type(batch).__name__}: give Batch(images, labels)")
+    for who, network in (("student", student), ("teacher", teacher)):
+        if not hasattr(network, "run") and not (network is None and who == "teacher"):
+            kind = type(network).__name__
+            raise TypeError(f"the {who} is a {kind}: give the Network that `assemble` returned, or Network(module)")
+
+
+def check_classes(pair: Pair, method: str) -> None:
+    """Raise ValueError if the networks of a pair have different numbers of classes, which the method cannot compare."""
+    (classes,) = pair.teacher_shapes.get("logits", (pair.num_classes,))
+    if classes != pair.num_classes:
+        raise ValueError(
+            f"the student has {pair.num_classes} classes and the teacher {classes}: {method} needs equally many; "
+            "use a teacher of the same classes, or a method on features"
+        )
 
 
 @contextmanager

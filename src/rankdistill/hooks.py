@@ -99,8 +99,10 @@ def attach(module: nn.Module, role: str, tap: str, current: Pass) -> RemovableHa
     """Return the handle of a new hook in the module, which reads a role for the passes of `current`.
 
     Raises:
+        TypeError: the role or the tap is no string.
         ValueError: the tap names no submodule; the nearest names are given.
     """
+    check_tap(type(module).__name__, role, tap)
     names = dict(module.named_modules())
     name = tap.removeprefix("<").removesuffix("@last")
     if name not in names:
@@ -113,6 +115,15 @@ def attach(module: nn.Module, role: str, tap: str, current: Pass) -> RemovableHa
     else:
         handle = names[name].register_forward_hook(Reader(role, tap, current))
     return handle
+
+
+def check_tap(network: str, role: object, tap: object) -> None:
+    """Raise TypeError unless role and tap of the network of this name are strings."""
+    if not isinstance(role, str) or not isinstance(tap, str):
+        raise TypeError(
+            f"the role {role!r} of {network} has the tap {tap!r}: give both as strings, "
+            'such as {"last": "name.of.a.submodule"}'
+        )
 
 
 def described(value: object) -> str:

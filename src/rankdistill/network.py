@@ -57,6 +57,8 @@ class Network:
         ValueError: a tap names no submodule; the nearest names are given.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, Batch, Network
         >>> module = MODELS["resnet8"](10)
         >>> teacher = Network(module, {"pooled": "<fc"}, frozen=True)
         >>> pooled = teacher.run(Batch(torch.randn(4, 3, 32, 32), None)).features["pooled"]
@@ -223,12 +225,12 @@ class Network:
             except (KeyError, IndexError, TypeError) as error:
                 raise TypeError(
                     f"logits={self._logits!r} is not in the network's output, {described(result)}: "
-                    "say where the logits are, as Network(..., logits=index or key)"
+                    "say where the logits are, assemble(..., logits=index or key)"
                 ) from error
         if not isinstance(result, Tensor):
             raise TypeError(
                 f"the network returned {described(result)}, not a tensor of logits: "
-                "say where the logits are, as Network(..., logits=index or key)"
+                "say where the logits are, assemble(..., logits=index or key)"
             )
         if result.ndim != 2:
             raise ValueError(f"the network's logits have shape {tuple(result.shape)}: [batch, classes] is needed")
@@ -261,6 +263,8 @@ def batch_statistics(module: nn.Module) -> Iterator[None]:
     """Within it, batch norms use the batch's statistics and write nothing; all else keeps its mode.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, batch_statistics
         >>> network = MODELS["resnet8"](10).eval()
         >>> with batch_statistics(network):
         ...     logits = network(torch.randn(4, 3, 32, 32))

@@ -67,7 +67,7 @@ def checked_labels(labels: Tensor | None, num_classes: int, loss: str) -> Tensor
 
     Args:
         labels: classes [B] of any integer type, or distributions [B, K], whose rows sum to 1.
-        num_classes: K.
+        num_classes: K, the number of classes.
         loss: its name, for messages.
 
     Raises:
@@ -76,6 +76,8 @@ def checked_labels(labels: Tensor | None, num_classes: int, loss: str) -> Tensor
     """
     if labels is None:
         raise ValueError(f"{loss} needs Batch.labels, which is None: leave it out for unlabelled data")
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"the labels of {loss} are a {type(labels).__name__}: give a tensor, torch.tensor(labels)")
     if labels.is_floating_point():
         if labels.ndim != 2 or labels.shape[1] != num_classes:
             raise ValueError(

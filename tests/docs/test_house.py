@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "rankdistill"
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
 FILES = sorted(PACKAGE.rglob("*.py"))
 METHODS = list((PACKAGE / "methods").glob("[a-z]*.py"))
 READERS = list((PACKAGE / "data" / "readers").glob("[a-z]*.py"))
@@ -51,7 +54,7 @@ def test_each_public_name_is_written_once() -> None:
 
 
 def test_contributing_shows_the_tree() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
+    text = CONTRIBUTING
     tree = text[text.index("```\nsrc/rankdistill/") :]
     tree = tree[: tree.index("```\n", 4)]
     assert len(tree.splitlines()) <= 40, "the tree fits one screen"
@@ -60,3 +63,34 @@ def test_contributing_shows_the_tree() -> None:
             assert f"\n  {path.name}/" in tree, f"{path.name}/ is not in the tree"
         elif path.suffix == ".py" and not path.name.startswith("_"):
             assert path.name in tree, f"{path.name} is not in the tree"
+
+
+@pytest.mark.parametrize("folder", ["cli", "data", "recipes", "runs", "training", "weights"])
+def test_the_tree_names_the_files_of_a_folder(folder: str) -> None:
+    line = re.search(rf"^  {folder}/ .*\n(?:   .*\n)*", CONTRIBUTING, re.MULTILINE)
+    assert line is not None
+    words = set(re.findall(r"\w+", line.group().replace("teacher cache", "teacher_cache")))
+    files = {path.stem for path in (PACKAGE / folder).iterdir() if not path.name.startswith("_")}
+    assert files <= words, f"{files - words} of {folder}/ are not in the tree"
+
+
+def test_targets_take_as_long_on_every_page() -> None:
+    of_make = dict(
+        re.findall(r"^([a-z-]+):.*## .*\((.*?hour|.*?minutes)\)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    )
+    of_page = re.findall(r"^\| `make ([a-z-]+)` \|.*\((.*?hour|.*?minutes)\)", CONTRIBUTING, re.MULTILINE)
+    assert of_page
+    assert all(of_make[target] == duration for target, duration in of_page)
+
+
+def test_adding_a_method_is_the_same_work_on_every_page() -> None:
+    assert "three files and two lines" in CONTRIBUTING
+    assert "three files and two lines" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("Fitnets", "FitNets"), ("CrossEntropyLoss", "CrossEntropy")])
+def test_a_misspelt_public_name_is_answered_with_the_nearest(wrong: str, right: str) -> None:
+    """Python itself does so, as long as the names are in `dir`."""
+    code = f"import rankdistill; rankdistill.{wrong}"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"has no attribute '{wrong}'. Did you mean: '{right}'?" in found.stderr

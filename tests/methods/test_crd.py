@@ -316,6 +316,21 @@ def test_for_a_pair_of_networks() -> None:
         pair_of(*networks, images, num_samples=6, labels=labels[:5])
 
 
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([10, 11, 12], "Batch.indices goes from 10 to 12, and CRD was made for 12 samples"),
+        ([-1, 0, 1], "Batch.indices goes from -1 to 1, and CRD was made for 12 samples"),
+        ([0.0, 1.0, 2.0], r"Batch.indices has shape \(3,\) and is torch.float32: CRD needs positions"),
+        ([[0], [1], [2]], r"Batch.indices has shape \(3, 1\) and is torch.int64: CRD needs positions"),
+    ],
+)
+def test_indices_are_positions_in_the_training_set(indices: list, message: str) -> None:
+    method = CRD(4, 4, torch.arange(12) % 3, num_negatives=4)
+    with pytest.raises(ValueError, match=message):
+        method.losses(*given(torch.randn(3, 4), torch.randn(3, 4), torch.tensor(indices)))
+
+
 def test_for_a_pair_without_labels_all_other_samples_are_negatives() -> None:
     shapes = {"pooled": (4, 1, 1)}
     pair = Pair(torch.nn.Identity(), torch.nn.Identity(), shapes, {"pooled": (6,)}, num_classes=2, num_samples=5)
@@ -325,7 +340,9 @@ def test_for_a_pair_without_labels_all_other_samples_are_negatives() -> None:
     assert method.prepare(None, list) == [
         "no two training samples share a label: CRD draws negatives from all other samples"
     ]
-    with pytest.raises(ValueError, match="the teacher's roles are stage1: CRD needs pooled"):
+    with pytest.raises(
+        ValueError, match=r'CRD .* the teacher, and Identity has no role "pooled" \(its roles: stage1\)'
+    ):
         CRD.for_pair(dataclasses.replace(pair, teacher_shapes={"stage1": (4, 8, 8)}))
 
 

@@ -303,7 +303,7 @@ class TestMethod:
             EachView(FCFD(two, two, [], []))
         with pytest.raises(ValueError, match="num_paths is 3: there are 2 paths"):
             FCFD(two, two, [], [], num_paths=3)
-        with pytest.raises(ValueError, match="the student's roles are stage1, stage2: 'pre2' is needed; tap it"):
+        with pytest.raises(ValueError, match=r"the student has no role 'pre2' \(its roles: stage1, stage2\)"):
             FCFD(two, two, [], [], student_borders=("stage1", "pre2"))
         for option in ({"feature_weight": -1.0}, {"path_weight": float("nan")}, {"warmup_epochs": 0}):
             with pytest.raises(ValueError, match=f"{next(iter(option))} is"):

@@ -204,7 +204,7 @@ def test_connectors_start_as_the_authors() -> None:
 def test_for_a_torchvision_teacher_whose_activations_are_tapped() -> None:
     torchvision = pytest.importorskip("torchvision.models")
     teacher = with_random_norms(torchvision.resnet18(num_classes=5))
-    with pytest.raises(ValueError, match=r"stage4, last, pooled, logits: OFD needs pre1, pre2, \.\.\., its features"):
+    with pytest.raises(ValueError, match=r"OFD reads pre1, .* \(its roles: .*, last, pooled\): declare it, module"):
         assembled("ofd", MODELS["resnet8"](5), teacher)
     for module in teacher.modules():
         if isinstance(module, nn.ReLU):
@@ -232,7 +232,7 @@ def test_refuses_what_it_cannot_use() -> None:
     student, teacher = MODELS["resnet8"](5), MODELS["resnet8"](5)
     networks = Network(student, roles(student)), Network(teacher, roles(teacher), frozen=True)
     pair = pair_of(*networks, torch.randn(2, 3, 8, 8), num_samples=2)
-    with pytest.raises(ValueError, match="the student's roles are pooled: OFD needs stage1"):
+    with pytest.raises(ValueError, match=r"OFD reads maps, and the student has no stages \(its roles: pooled\)"):
         OFD.for_pair(dataclasses.replace(pair, student_shapes={"pooled": (8,)}))
     unknown = nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16))
     with pytest.raises(ValueError, match="no batch norm of 16 channels is known before 'pre1' of Sequential"):

@@ -78,8 +78,11 @@ def test_pooled_widths() -> None:
             {"pooled": (64,), "logits": (5,)},
             r"of the teacher, and Identity has no stages .its roles: pooled.: ",
         ),
-        ({"logits": (5,)}, r"no stages .its roles: none.: pass taps=.\"stage1\": \"name.of.a.submodule\". to Network"),
-        ({"stage1": (64,)}, r"AT needs maps, and 'stage1' of the teacher has shape .64,. in a batch: tap a module"),
+        (
+            {"logits": (5,)},
+            r"no stages .its roles: none.: declare it, module.roles = {\"stage1\": \"name.of.a.submodule\"}",
+        ),
+        ({"stage1": (64,)}, r"AT needs maps, and 'stage1' of the teacher has shape .64,. in a batch: declare a module"),
         ({"stage1": (53, 192)}, "'stage1' of the teacher is 53 tokens of width 192: only a square of tokens"),
     ],
 )

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..contract import Output, Pair, given
+from ..taps import without
 
 Layout = Literal["channels_first", "channels_last", "tokens"]
 
@@ -30,6 +31,13 @@ class StageMap:
         shape: (C, H, W) of the map.
         layout: of the feature: [B, C, H, W], [B, H, W, C], or tokens [B, P + H W, C], of which the first P, that have
             no place in the image, are left out.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import Output, StageMap
+        >>> output = Output(torch.randn(4, 10), {"stage2": torch.randn(4, 1 + 8 * 8, 192)})  # a class token first
+        >>> StageMap("stage2", (192, 8, 8), "tokens").read(output).shape
+        torch.Size([4, 192, 8, 8])
     """
 
     role: str
@@ -48,7 +56,12 @@ class StageMap:
 
 
 class StagePair(NamedTuple):
-    """A map of the student and the map of the teacher that it meets."""
+    """A map of the student and the map of the teacher that it meets.
+
+    Example:
+        >>> from rankdistill import StageMap, StagePair
+        >>> pair = StagePair(student=StageMap("stage3", (64, 8, 8)), teacher=StageMap("stage4", (512, 8, 8)))
+    """
 
     student: StageMap
     teacher: StageMap
@@ -63,6 +76,14 @@ def stage_pairs(pair: Pair, method: str) -> list[StagePair]:
 
     Raises:
         ValueError: there is no teacher, a network has no stages, or a stage is not a map.
+
+    Example:
+        >>> from rankdistill import MODELS, Pair, stage_pairs
+        >>> shapes = {"stage1": (16, 32, 32), "stage2": (32, 16, 16)}, {"stage1": (64, 16, 16)}
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> [pair] = stage_pairs(Pair(*networks, *shapes, num_classes=10, num_samples=50), "my method")
+        >>> pair.student.role, pair.teacher.role
+        ('stage2', 'stage1')
     """
     students = _stage_maps(pair.student, pair.student_shapes, "student", method)
     teachers = _stage_maps(given(pair.teacher, method), pair.teacher_shapes, "teacher", method)
@@ -108,7 +129,7 @@ def pooled_widths(pair: Pair, method: str) -> tuple[int, int]:
 
 
 def stage_roles(roles: Iterable[str], kind: str = "stage") -> list[str]:
-    """Return the roles stage1, stage2, ... of these, in the order of their numbers; likewise of another kind."""
+    """Return the roles stage1, stage2, ... of these, in the order of their numbers; or those of another kind."""
     found = [role for role in roles if re.fullmatch(rf"(?:{kind})\d+", role)]
     return sorted(found, key=lambda role: int(re.sub(r"\D", "", role)))
 
@@ -153,8 +174,8 @@ def _map(role: str, shape: tuple[int, ...], channels_last: bool, who: str, metho
             "method on pooled features"
         )
     raise ValueError(
-        f"{method} needs maps, and {role!r} of the {who} has shape {shape} in a batch: tap a module that gives "
-        "[B, C, H, W], [B, H, W, C] or tokens [B, N, C]"
+        f"{method} needs maps, and {role!r} of the {who} has shape {shape} in a batch: declare a module as this role "
+        "that gives [B, C, H, W], [B, H, W, C] or tokens [B, N, C]"
     )
 
 
@@ -164,8 +185,5 @@ _MAX_PREFIX_TOKENS = 2  # a class token and a distillation token, as in DeiT
 def _without(
     network: nn.Module, shapes: Mapping[str, tuple[int, ...]], who: str, method: str, what: str, role: str
 ) -> str:
-    known = ", ".join(name for name in shapes if name != "logits") or "none"
-    return (
-        f"{method} reads features of the {who}, and {type(network).__name__} has no {what} (its roles: {known}): "
-        f'pass taps={{"{role}": "name.of.a.submodule"}} to Network'
-    )
+    lacking = without(type(network).__name__, role, shapes, what=what)
+    return f"{method} reads features of the {who}, and {lacking}"

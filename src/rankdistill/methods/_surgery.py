@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..contract import Batch, Runs, given
 from ..numerics import full_precision
-from ..taps import Segment, Staged, resume
+from ..taps import Segment, Staged, resume, without
 from ._stages import stage_roles
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -89,6 +89,14 @@ def require_staged(module: nn.Module, method: str, does: str) -> Staged:
     return module
 
 
+def require_unchanged(student: nn.Module, method: str) -> None:
+    """Raise ValueError if NORM or SimKD has changed the student already, so that this method would undo its change."""
+    if isinstance(student, Composite):
+        raise ValueError(
+            f"{method} changes the student, and another method has done so already: leave one of the two out"
+        )
+
+
 def last_stage(roles: Iterable[str], whose: str) -> str:
     """Return the role stageN with the largest N.
 
@@ -97,7 +105,7 @@ def last_stage(roles: Iterable[str], whose: str) -> str:
     """
     found = stage_roles(roles)
     if not found:
-        raise ValueError(f"the {whose}'s roles are {', '.join(roles)}: stage1, stage2, ... are needed; tap them")
+        raise ValueError(without(f"the {whose}", "stage1", roles, what="stages"))
     return found[-1]
 
 
@@ -108,7 +116,7 @@ def map_shape(shapes: Shapes, role: str, whose: str) -> tuple[int, int, int]:
         ValueError: there is no such feature, or it is no map.
     """
     if role not in shapes:
-        raise ValueError(f"the {whose}'s roles are {', '.join(shapes)}: {role!r} is needed; tap it")
+        raise ValueError(without(f"the {whose}", role, shapes))
     shape = shapes[role]
     if len(shape) != 3:
         raise ValueError(f"the {whose}'s {role!r} has shape {shape} in a batch: a map [C, H, W] is needed")

@@ -54,6 +54,8 @@ def at_loss(
         ValueError: the batches differ, or the power is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import at_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> at_loss(student, teacher).shape
         torch.Size([4])
@@ -67,13 +69,15 @@ def at_loss(
 class AT(Method):
     """The student learns where its teacher looks: maps of attention at every stage, mean over the batch.
 
-    No state.
+    The method has no state.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
         power: p, at least 1 and finite.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import AT, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "at": (1000.0, AT)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

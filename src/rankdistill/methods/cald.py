@@ -7,8 +7,9 @@ reported as such: a temperature and a weight for each class of the labels, learn
     CALD_b(s, t) = w_y T_y^2 KL(softmax(t / T_y) || softmax(s / T_y))     of a sample with label y
 
 a and b are meta-parameters: the update rule "bilevel" descends on the cross-entropy that the student has on held-out
-images after a virtual step. T runs from 1 to 8 and starts at 4; weights start at 1 and keep the mean 1. Recipes give
-the method the weight 0.9 and cross-entropy the weight 1.
+images after a virtual step. A loop that gives a and b to the student's optimizer learns them on the training loss,
+which is another method; the example of the class CALD shows a loop with the update rule. T runs from 1 to 8 and starts
+at 4; weights start at 1 and keep the mean 1. Recipes give the method the weight 0.9 and cross-entropy the weight 1.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def cald_loss(
         ValueError: shapes do not fit together.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import cald_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> labels = torch.randint(100, (4,))
         >>> temperatures, weights = torch.full((100,), 4.0), torch.ones(100)
@@ -77,6 +80,8 @@ def class_temperatures(
     """Return a temperature between `minimum` and `maximum` for each class: the sigmoid of its logit, scaled.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import class_temperatures
         >>> class_temperatures(torch.zeros(3))
         tensor([4.5000, 4.5000, 4.5000])
     """
@@ -87,6 +92,8 @@ def class_weights(logits: Float[Tensor, " classes"]) -> Float[Tensor, " classes"
     """Return a positive weight for each class, of mean 1: the softmax of the logits times their number.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import class_weights
         >>> class_weights(torch.zeros(3)).shape
         torch.Size([3])
     """
@@ -96,19 +103,32 @@ def class_weights(logits: Float[Tensor, " classes"]) -> Float[Tensor, " classes"
 class CALD(Method):
     """KD with a temperature and a weight for each class, which are learned on held-out images; in nats.
 
-    A reconstruction from the paper's title. State: the logits of temperatures and of weights, [K] each.
+    It is a reconstruction from the paper's title. Its state is the logits of the temperatures and the logits of the
+    weights, [K] each.
+
+    These logits are meta-parameters. Do not give them to the student's optimizer: on the training loss, the weights
+    only move to the classes that are easy already. The update rule `Bilevel` learns them from images that are kept out
+    of training, and its `make_optimizer` leaves them out of the student's, as the example shows.
 
     Args:
-        num_classes: K.
+        num_classes: K, the number of classes.
         mode: what is learned: "temperature", "weight" or "both"; the other one stays as it starts.
         temperature: every class's at the start.
         min_temperature: the smallest that there may be, at least 0.
         max_temperature: the largest.
 
     Example:
+        >>> import dataclasses
+        >>> import torch
+        >>> from rankdistill import CALD, MODELS, Batch, Bilevel, CrossEntropy, State, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "cald": (0.9, CALD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+        >>> rule, options = Bilevel(), {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+        >>> optimizer = rule.make_optimizer(student.module, method, lr=0.05, **options)
+        >>> state = State(student, teacher, method, optimizer, rule.make_meta_optimizer(method))
+        >>> training, held_out = (Batch(torch.randn(8, 3, 32, 32), torch.randint(10, (8,))) for _ in range(2))
+        >>> losses = rule(state, dataclasses.replace(training, held_out=held_out, step=0))  # one step
     """
 
     meta: tuple[str, ...] = ("temperature_logits", "weight_logits")  # an instance has those that its mode learns

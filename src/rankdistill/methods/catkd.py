@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, check_classes
 from ..numerics import at_least_float32, check_choice, check_range, full_precision
 from ..taps import roles
 from ._features import unit_length
@@ -47,6 +47,8 @@ def class_activation_maps(
     The average over positions is the logits, [B, K].
 
     Example:
+        >>> import torch
+        >>> from rankdistill import class_activation_maps
         >>> class_activation_maps(torch.randn(4, 16, 8, 8), torch.randn(10, 16)).shape
         torch.Size([4, 10, 8, 8])
     """
@@ -78,6 +80,8 @@ def cam_transfer_loss(
         ValueError: samples or classes differ, or the resolution is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import cam_transfer_loss
         >>> student, teacher = torch.randn(2, 4, 10, 8, 8)  # class activation maps [batch, classes, height, width]
         >>> cam_transfer_loss(student, teacher).shape
         torch.Size([4])
@@ -133,7 +137,7 @@ class CATKD(Method):
     Before training, the student's classifier is replaced by one without a bias; the deployed student has the plain
     network's structure, with a bias of zero.
 
-    State: the teacher's classifier, [K, C].
+    Its state is a copy of the teacher's classifier, [K, C].
 
     Args:
         teacher_classifier: weight of the teacher's classifier, [K, C].
@@ -144,6 +148,8 @@ class CATKD(Method):
             "default", torch's, as in VGGs and ShuffleNets.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CATKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "catkd": (50.0, CATKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -177,10 +183,9 @@ class CATKD(Method):
         Raises:
             ValueError: a network's classifier does not read the average of `last`, or the classes differ.
         """
+        check_classes(pair, "CAT-KD")
         weight, _ = averaged_classifier(pair.teacher, pair.teacher_shapes, whose="teacher", method="CAT-KD")
-        own, _ = averaged_classifier(pair.student, pair.student_shapes, whose="student", method="CAT-KD")
-        if len(own) != len(weight):
-            raise ValueError(f"the student has {len(own)} classes, the teacher {len(weight)}: CAT-KD needs the same")
+        averaged_classifier(pair.student, pair.student_shapes, whose="student", method="CAT-KD")
         return cls(weight, **options)
 
     def adapt(self, student: nn.Module) -> nn.Module:

@@ -5,7 +5,8 @@ arXiv:1904.01802.
     d_i = |E_s s_i - E_t t_i|,   E_s and E_t trained linear embeddings of pooled features
     CC(s, t) = mean over i = 1, ..., B - 1 of the inner product of d_i and d_{i+1}
 
-Recipes add cross-entropy; in RepDistiller the weight of CC is 0.02.
+Recipes add cross-entropy; in RepDistiller the weight of CC is 0.02. Take that one: with weight 1, the loss diverges
+within a few steps of stochastic gradient descent.
 
 This is not the correlation of kernels of the paper: the formula is that of the code which its authors gave to
 RepDistiller, and whose numbers are compared everywhere. It depends on the order of the samples in the batch.
@@ -37,6 +38,8 @@ def cc_loss(student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch d
     Zero where the embeddings are equal, and for a batch of one.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import cc_loss
         >>> student, teacher = torch.randn(2, 4, 128)  # embeddings [batch, dim] of each
         >>> cc_loss(student, teacher).shape
         torch.Size([])
@@ -49,17 +52,20 @@ def cc_loss(student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch d
 class CC(Method):
     """The student learns how its teacher's pooled features relate samples to each other.
 
-    State: both embeddings, which are trained.
+    Its state is the embeddings of both networks, which are trained. The recipes' weight is 0.02: with weight 1, the
+    loss diverges.
 
     Args:
-        student_width: of the student's pooled feature.
-        teacher_width: of the teacher's pooled feature.
-        dim: of the embeddings, at least 1.
+        student_width: the width of the student's pooled feature.
+        teacher_width: the width of the teacher's pooled feature.
+        dim: the width of the embeddings, at least 1.
 
     Raises:
         ValueError: dim is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CC, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "cc": (0.02, CC)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -15,7 +15,8 @@ from ..numerics import at_least_float32, check_not_negative, checked_labels, ful
 class CrossEntropy(Method):
     """The student learns the labels: cross-entropy in nats, mean over the batch.
 
-    Labels are classes [B] int64 or distributions [B, K]. No state. The loss is computed in float32.
+    Labels are classes [B] int64 or distributions [B, K]. The method has no state. The loss is computed in at least
+    float32.
 
     Args:
         label_smoothing: the share of the label that is spread evenly over all classes, from 0 to less than 1.
@@ -23,6 +24,8 @@ class CrossEntropy(Method):
             None weighs all classes alike.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy(label_smoothing=0.1))}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -31,6 +31,8 @@ def centred_mse_loss(
         ValueError: the shapes differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import centred_mse_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> centred_mse_loss(student, teacher).shape
         torch.Size([4])
@@ -43,9 +45,11 @@ def centred_mse_loss(
 class CentredMSE(Method):
     """The student's logits approach the teacher's, each less its mean: squared error, mean over the batch.
 
-    No state.
+    The method has no state.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CentredMSE, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "centred_mse": (1.0, CentredMSE)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

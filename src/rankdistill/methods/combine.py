@@ -9,7 +9,7 @@ from typing import cast
 
 from torch import nn
 
-from ..contract import Batch, Losses, Method, Output, Runs, state_held
+from ..contract import Batch, Losses, Method, Output, Runs, check_runs, state_held
 
 
 class Sum(Method):
@@ -19,17 +19,27 @@ class Sum(Method):
         terms: name=(weight, method). Weights are finite and at least 0. A loss "x" of the method called "crd"
             becomes "crd/x"; a method's only loss that has the method's own name keeps it ("task", not "task/task").
 
+    Raises:
+        ValueError: there are no terms, a weight is out of range, a name cannot be that of a submodule, or two methods
+            need one teacher in two modes.
+
     Example:
+        >>> from rankdistill import KD, CrossEntropy, Sum
         >>> method = Sum(task=(0.1, CrossEntropy()), kd=(0.9, KD(temperature=4.0)))
     """
 
-    def __init__(self, **terms: tuple[float, Method]) -> None:
+    def __init__(self, /, **terms: tuple[float, Method]) -> None:
         super().__init__()
         if not terms:
             raise ValueError("Sum has no terms: give it at least one, as name=(weight, method)")
         for name, (weight, _) in terms.items():
             if not 0.0 <= weight < float("inf"):
                 raise ValueError(f"the weight of {name!r} is {weight}: it must be finite and not negative")
+            if not name or "." in name or hasattr(nn.ModuleDict(), name):
+                raise ValueError(
+                    f"a term is called {name!r}, and no submodule can have that name: take one without dots that is no "
+                    'attribute of nn.Module, such as "kd"'
+                )
         methods = {name: method for name, (_, method) in terms.items()}
         self.weights = {name: float(weight) for name, (weight, _) in terms.items()}
         self.methods = nn.ModuleDict(methods)
@@ -50,6 +60,7 @@ class Sum(Method):
 
     def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
         """Run every term; those that run the networks plainly share one pass of each."""
+        check_runs(batch, student, teacher)
         if teacher is None and self.reads_teacher:
             readers = [name for name, term in self._terms() if term.reads_teacher]
             raise ValueError(f"a teacher is read by {', '.join(readers)}, but this run has none: give it one")
@@ -102,6 +113,7 @@ class EachView(Method):
     What the method remembers is updated by the weak view only.
 
     Example:
+        >>> from rankdistill import KD, EachView
         >>> method = EachView(KD(temperature=4.0))  # reads Batch.strong, the second view
     """
 
@@ -135,19 +147,19 @@ class EachView(Method):
         return {name: value + strong[name] for name, value in weak.items()}
 
     def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
-        """As the method does."""
+        """Let the inner method prepare."""
         return self.method.prepare(teacher, batches)
 
     def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
-        """As the method does, on the weak view."""
+        """Return what the inner method observes on the weak view."""
         return self.method.observe(batch, student, teacher)
 
     def adapt(self, student: nn.Module) -> nn.Module:
-        """As the method does."""
+        """Return what the inner method makes of the student."""
         return self.method.adapt(student)
 
     def deploy(self, student: nn.Module) -> nn.Module:
-        """As the method does."""
+        """Return the student as the inner method deploys it."""
         return self.method.deploy(student)
 
 

@@ -25,7 +25,7 @@ The file is long because negatives are drawn on the device, each exactly once or
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from .. import distributed
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, check_positive, check_range, full_precision
+from ._stages import pooled_widths
 
 _EPSILON = 1e-7  # e, of the authors' code
 
@@ -54,18 +55,23 @@ def crd_loss(
 
     Args:
         student: embeddings, [B, D], of unit length. Half precision is computed in float32.
-        teacher: likewise; they receive gradients, too, since the teacher's embedding is trained.
+        teacher: embeddings of the teacher, [B, D], of unit length. They receive gradients, too, since the layer that
+            embeds the teacher's features is trained.
         student_memory: [N, D], unit embeddings of all training samples, which score the teacher's embeddings. No
             gradient flows into it.
-        teacher_memory: likewise; it scores the student's embeddings.
+        teacher_memory: [N, D], unit embeddings of all training samples, which score the student's embeddings. No
+            gradient flows into it.
         contrast: [B, 1 + K], positions in the memories: the positive, then K >= 1 negatives.
         log_z: log Z of the student's scores and of the teacher's. None, or NaN in either place: of this batch.
-        temperature: T > 0.
+        temperature: T, positive.
 
     Raises:
         ValueError: there are no negatives, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> import torch.nn.functional as F
+        >>> from rankdistill import crd_loss
         >>> student, teacher = F.normalize(torch.randn(2, 4, 8), dim=2)
         >>> memories = F.normalize(torch.randn(2, 50, 8), dim=2)
         >>> loss, log_z = crd_loss(student, teacher, *memories, torch.randint(50, (4, 17)))
@@ -163,10 +169,10 @@ def _mixed(words: Tensor) -> Tensor:
 class CRD(Method):
     """The student's pooled feature of a sample picks the teacher's of the same sample among many, in nats.
 
-    Parameters: a linear embedding for each network; the teacher's is trained, too.
-    State, all in the state dict: both memories, [N, dim] (51 MB for 50,000 samples at the default dim), log Z, and the
-    key that negatives are drawn with, which the constructor takes from torch's random state.
-    A step also holds scores and order of all samples, [B, N], and a copy of the memories.
+    Its parameters are a linear embedding for each network; that of the teacher's features is trained, too.
+    Its state, all in the state dict, is both memories, [N, dim] (51 MB for 50,000 samples at the default dim), log Z,
+    and the key that negatives are drawn with, which the constructor takes from torch's random state. A step also holds
+    scores and order of all samples, [B, N], and a copy of the memories.
 
     Several processes remember the samples of all, so that their memories agree; log Z is that of process 0.
 
@@ -174,12 +180,14 @@ class CRD(Method):
         student_dim, teacher_dim: sizes of the pooled features.
         labels: [N] int64, the class of each training sample. Without classes, `torch.arange(N)`: negatives are then all
             other samples.
-        dim: of the embeddings.
-        num_negatives: K, how many other samples each one is told from.
-        temperature: T > 0; 0.07 is the authors' code's.
+        dim: the width of the embeddings.
+        num_negatives: K, the negatives of each sample.
+        temperature: T, positive; 0.07 is the authors' code's.
         momentum: share of the old embedding in what is remembered, from 0 to 1.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CRD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "crd": (0.8, CRD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -228,12 +236,8 @@ class CRD(Method):
     @classmethod
     def for_pair(cls, pair: Pair, **options: Any) -> CRD:
         """Return the method for this pair; without `Pair.labels`, negatives are drawn from all other samples."""
-        return cls(
-            _pooled_dim(pair.student_shapes, "student"),
-            _pooled_dim(pair.teacher_shapes, "teacher"),
-            torch.arange(pair.num_samples) if pair.labels is None else pair.labels.cpu(),
-            **options,
-        )
+        labels = torch.arange(pair.num_samples) if pair.labels is None else pair.labels.cpu()
+        return cls(*pooled_widths(pair, "CRD"), labels, **options)
 
     def prepare(self, teacher: Runs | None, batches: Callable[[], Iterable[Batch]]) -> list[str]:
         """Say if negatives may be of the sample's own class."""
@@ -245,17 +249,16 @@ class CRD(Method):
         """Return {"crd": mean loss}; remember both embeddings of the batch, and Z if this is the first.
 
         Raises:
-            ValueError: the batch has no indices.
+            ValueError: the batch has no indices, or they are no positions in the training set.
         """
-        if batch.indices is None:
-            raise ValueError("CRD needs Batch.indices, which is None: the position of each sample in the training set")
+        indices = _checked(batch.indices, self.labels)
         embedded = (
             _embedding(self.embed_student, student.features["pooled"]),
             _embedding(self.embed_teacher, teacher.features["pooled"].detach()),
         )
-        keys = _mixed(self.key + batch.step) + batch.indices
-        negatives = self.draw(self.labels, batch.indices, keys, self.num_negatives)
-        return {"crd": self.contrasted(*embedded, torch.cat([batch.indices[:, None], negatives], dim=1)).mean()}
+        keys = _mixed(self.key + batch.step) + indices
+        negatives = self.draw(self.labels, indices, keys, self.num_negatives)
+        return {"crd": self.contrasted(*embedded, torch.cat([indices[:, None], negatives], dim=1)).mean()}
 
     def contrasted(
         self,
@@ -266,8 +269,8 @@ class CRD(Method):
         """Return `crd_loss` of embeddings against the memories; then remember them, if `updates_state` is true.
 
         Args:
-            student: unit embeddings, [B, dim].
-            teacher: likewise.
+            student: unit embeddings of the student's features, [B, dim].
+            teacher: unit embeddings of the teacher's features, [B, dim].
             contrast: [B, 1 + K], positions in the training set: of the sample itself, then of K negatives.
         """
         memories = self.student_memory.clone(), self.teacher_memory.clone()  # the backward pass reads them later
@@ -292,15 +295,27 @@ class CRD(Method):
             memory.index_copy_(0, indices, moved[last])
 
 
+def _checked(indices: Tensor | None, labels: Tensor) -> Tensor:
+    """Return the indices of a batch; they are positions in the labels of the training set."""
+    if indices is None:
+        raise ValueError("CRD needs Batch.indices, which is None: the position of each sample in the training set")
+    if indices.ndim != 1 or indices.is_floating_point():
+        raise ValueError(
+            f"Batch.indices has shape {tuple(indices.shape)} and is {indices.dtype}: CRD needs positions in the "
+            "training set, [batch], as integers"
+        )
+    try:
+        labels.index_select(0, indices)  # reads nothing back, and refuses negative places
+    except IndexError as error:
+        raise ValueError(
+            f"Batch.indices goes from {int(indices.min())} to {int(indices.max())}, and CRD was made for {len(labels)} "
+            "samples: give positions in the training set, counted from 0"
+        ) from error
+    return indices.long()
+
+
 def _embedding(embed: nn.Module, pooled: Tensor) -> Tensor:
     """Return the unit embedding [B, dim] of pooled features [B, ...], in at least float32."""
     embedding = at_least_float32(embed(pooled.flatten(1)))
     with full_precision(embedding):
         return F.normalize(embedding, dim=1)
-
-
-def _pooled_dim(shapes: Mapping[str, tuple[int, ...]], whose: str) -> int:
-    if "pooled" not in shapes:
-        have = ", ".join(shapes) or "none"
-        raise ValueError(f"the {whose}'s roles are {have}: CRD needs pooled, so tap what the last linear layer reads")
-    return math.prod(shapes["pooled"])

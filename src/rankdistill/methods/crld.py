@@ -32,7 +32,14 @@ MaskSource = Literal["official", "label_view"]
 
 
 class CRLDTerms(NamedTuple):
-    """Divergences per sample, [B] each, in nats, not weighted: within views, and across them."""
+    """The divergences of each sample, [B], in nats and not weighted: `within` views and `cross`, across views.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import crld_loss
+        >>> terms = crld_loss(*torch.randn(4, 8, 100))  # student and teacher on the weak view, then on the strong one
+        >>> loss = (terms.within + terms.cross).mean()
+    """
 
     within: Tensor
     cross: Tensor
@@ -53,10 +60,10 @@ def crld_loss(
 
     Args:
         student: logits of the weak view, [B, K]. Half precision is computed in float32.
-        teacher: likewise; no gradient flows into the teacher's logits.
+        teacher: the teacher's logits of the weak view, [B, K]; no gradient flows into them.
         student_strong: logits of the strong view, [B, K], of the same samples.
-        teacher_strong: likewise.
-        temperature: T > 0, of the divergences; confidences are at temperature 1.
+        teacher_strong: the teacher's logits of the strong view, [B, K]; no gradient flows into them.
+        temperature: T, positive, of the divergences; confidences are at temperature 1.
         weak_threshold: the teacher's confidence in the weak view from which a sample counts, 0 to 1.
         strong_threshold: the same for the strong view.
         mask_source: "official": the weak view's mask on terms within views, the strong view's on terms across them.
@@ -68,6 +75,8 @@ def crld_loss(
         ValueError: shapes differ, or an option is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import crld_loss
         >>> student, teacher, student_strong, teacher_strong = torch.randn(4, 4, 100)  # two views of each
         >>> within, cross = crld_loss(student, teacher, student_strong, teacher_strong)
     """
@@ -104,17 +113,19 @@ def _check(temperature: float, weak_threshold: float, strong_threshold: float, m
 class CRLD(Method):
     """KD within and across two views of each sample, where the teacher is confident; mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
-        temperature: T > 0; 4 on CIFAR-100, 2 on Tiny-ImageNet, 1 on ImageNet.
-        within_weight: of the terms within views; 2 on CIFAR-100, 4 on Tiny-ImageNet.
-        cross_weight: of the terms across views; 0.5 on CIFAR-100, 1 on Tiny-ImageNet.
+        temperature: T, positive; 4 on CIFAR-100, 2 on Tiny-ImageNet, 1 on ImageNet.
+        within_weight: the weight of the terms within views; 2 on CIFAR-100, 4 on Tiny-ImageNet.
+        cross_weight: the weight of the terms across views; 0.5 on CIFAR-100, 1 on Tiny-ImageNet.
         weak_threshold: the teacher's confidence in the weak view from which a sample counts.
-        strong_threshold: the same for the strong view.
+        strong_threshold: the teacher's confidence in the strong view from which a sample counts.
         mask_source: "official", or "label_view": see the module.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CRLD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "crld": (1.0, CRLD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -42,6 +42,8 @@ def ctkd_loss(
         ValueError: the logits' shapes differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import ctkd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> ctkd_loss(student, teacher, torch.tensor([4.0])).shape
         torch.Size([4])
@@ -89,7 +91,7 @@ class _ScaledGradient(torch.autograd.Function):
 class CTKD(Method):
     """KD at a temperature that learns to make the task harder, mean over the batch, in nats.
 
-    State: what the temperature is computed from, as parameters: a number, or the layers of a network.
+    Its state is the parameters that the temperature is computed from: a number, or the layers of a network.
 
     Args:
         num_classes: K; needed by, and only by, the instance-wise temperature.
@@ -102,6 +104,8 @@ class CTKD(Method):
         ValueError: an argument is out of range, or num_classes is missing.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import CTKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "ctkd": (0.9, CTKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

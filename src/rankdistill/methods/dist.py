@@ -33,7 +33,7 @@ def dist_terms(
     Args:
         student: logits, [B, K]. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
-        temperature: T > 0; both terms have the factor T^2, and lie from 0 to 2 T^2.
+        temperature: T, positive; both terms have the factor T^2, and lie from 0 to 2 T^2.
 
     Zero where rows are equal up to a constant. The intra-class loss depends on the batch; of a batch of one it is T^2,
     without a gradient. A constant row or column has correlation 0, up to rounding; where it is the student's, the
@@ -43,6 +43,8 @@ def dist_terms(
         ValueError: the shapes differ, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dist_terms
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> between_classes, between_samples = dist_terms(student, teacher)  # [batch], [classes]
     """
@@ -76,6 +78,8 @@ def dist_loss(
     It is a scalar, since the second mean is over classes.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dist_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> dist_loss(student, teacher).shape
         torch.Size([])
@@ -87,14 +91,16 @@ def dist_loss(
 class DIST(Method):
     """The student's predictions correlate with the teacher's, between classes and within each class.
 
-    No state. Each process sees its own batch.
+    The method has no state. Each process sees its own batch.
 
     Args:
         beta: weight of the inter-class loss.
         gamma: weight of the intra-class loss.
-        temperature: T > 0; 4 on CIFAR-100, 1 on ImageNet.
+        temperature: T, positive; 4 on CIFAR-100, 1 on ImageNet.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import DIST, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "dist": (2.0, DIST)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -35,7 +35,7 @@ def dkd_terms(
         student: logits, [B, K] with K at least 2. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
         labels: classes, [B].
-        temperature: T > 0; both terms have the factor T^2.
+        temperature: T, positive; both terms have the factor T^2.
 
     Both are zero where the two rows differ by a constant. With two classes nothing is left beside the label, and NCKD
     is zero.
@@ -44,6 +44,8 @@ def dkd_terms(
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dkd_terms
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> target, others = dkd_terms(student, teacher, torch.randint(100, (4,)))
     """
@@ -84,6 +86,8 @@ def dkd_loss(
     """Return alpha TCKD + beta NCKD per sample, in nats; arguments and errors as in `dkd_terms`.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import dkd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> labels = torch.randint(100, (4,))
         >>> dkd_loss(student, teacher, labels, alpha=1.0, beta=8.0).shape
@@ -96,16 +100,18 @@ def dkd_loss(
 class DKD(Method):
     """KD in two parts, the label's class and all others, each with its weight; mean over the batch, in nats.
 
-    No state; labels are classes.
+    The method has no state. The labels are classes.
 
     Args:
         alpha: weight of TCKD.
         beta: weight of NCKD; on CIFAR-100 from 2 to 8, larger for more confident teachers.
-        temperature: T > 0; 4 on CIFAR-100, 1 on ImageNet.
+        temperature: T, positive; 4 on CIFAR-100, 1 on ImageNet.
         warmup: epochs over which the loss grows linearly to its full size, reached in epoch number `warmup`;
             20 on CIFAR-100. 0 or 1 for none.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import DKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "dkd": (1.0, DKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

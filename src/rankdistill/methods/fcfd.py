@@ -35,7 +35,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs, given
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, check_classes, given
 from ..network import batch_statistics
 from ..numerics import at_least_float32, check_not_negative, check_positive, check_range, full_precision
 from ..taps import resume
@@ -104,6 +104,8 @@ def teacher_space_loss(
         ValueError: there are no features.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import teacher_space_loss
         >>> features, teacher = torch.randn(2, 4, 16, 8, 8), torch.randn(4, 16, 8, 8)
         >>> teacher_space_loss(list(features), teacher).shape
         torch.Size([4])
@@ -151,21 +153,24 @@ def bridge(source: Shape, target: Shape, *, rectified: bool) -> nn.Sequential:
 class FCFD(Method):
     """The student's features look like the teacher's, and the networks' later stages do the same with them.
 
-    Parameters: a bridge to the teacher at each border, and one back at each but the last. Their batch norms need more
-    than one value per channel. State: none but these.
+    Its parameters are a bridge to the teacher at each border, and a bridge back at each border but the last. The batch
+    norms of bridges need more than one value per channel. The method has no other state.
 
     Args:
         student_shapes, teacher_shapes: role -> (C, H, W) of features that can be borders.
         student_rectified, teacher_rectified: the roles among them whose features come after a ReLU.
-        feature_weight: W; 5 in most of the authors' scripts, 0.02 for the plain ResNets.
-        path_weight: w; 0.2 for wrn_16_2.
-        temperature: of KD; 4 or 8 on CIFAR-100, 1 on ImageNet.
-        warmup_epochs: over so many the weight of L2 grows linearly; 20 on CIFAR-100, 5 on ImageNet.
-        num_paths: drawn in each step.
+        feature_weight: W, the weight of the distances of features; 5 in most of the authors' scripts, 0.02 for the
+            plain ResNets.
+        path_weight: w, the weight of the divergences of paths; 0.2 for wrn_16_2.
+        temperature: the temperature of KD; 4 or 8 on CIFAR-100, 1 on ImageNet.
+        warmup_epochs: the number of epochs over which the weight of L2 grows linearly; 20 on CIFAR-100, 5 on ImageNet.
+        num_paths: the number of paths that are drawn in each step.
         student_borders, teacher_borders: roles, from the shallowest. None: the stages, the last of them replaced by
             "last" where layers follow it. If one network has more, its shallowest are not used.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import FCFD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "fcfd": (1.0, FCFD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -228,8 +233,10 @@ class FCFD(Method):
             ValueError: there is no teacher, or a network has not the borders.
             TypeError: a network cannot be entered at a border.
         """
+        teacher = given(pair.teacher, "FCFD")
+        check_classes(pair, "FCFD")
         own, other = _maps(pair.student_shapes), _maps(pair.teacher_shapes)
-        rectified = _rectified(given(pair.teacher, "FCFD"), other)
+        rectified = _rectified(teacher, other)
         return cls(own, other, _rectified(pair.student, own), rectified, **options)
 
     def forward(self, batch: Batch, student: Runs, teacher: Runs | None) -> Losses:
@@ -253,7 +260,7 @@ class FCFD(Method):
             student: of a pass of the student alone, with the features at its borders.
             teacher: the same of the teacher.
             student_tail: the student, which paths enter at borders; no statistics are written.
-            teacher_tail: the teacher, likewise.
+            teacher_tail: the teacher, which paths enter at borders; no statistics are written.
             paths: see `draw_paths`.
         """
         bridges = zip(self.to_teacher, self.student_needs, strict=True)

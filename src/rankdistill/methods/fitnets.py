@@ -37,6 +37,8 @@ def fitnets_loss(
         ValueError: the shapes differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import fitnets_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> fitnets_loss(student, teacher).shape
         torch.Size([4])
@@ -94,7 +96,7 @@ class Regressor(nn.Module):
 class FitNets(Method):
     """The student's map at one stage, after a regressor, approaches the teacher's: mean squared error.
 
-    State: the regressor, which is trained, and its batch norm's statistics.
+    Its state is the regressor, which is trained, and its batch norm's statistics.
 
     Args:
         stages: the pairs of maps to choose from, shallow before deep; `for_pair` pairs them from the deepest.
@@ -104,6 +106,8 @@ class FitNets(Method):
         ValueError: there is no such pair, or no regressor between its sizes.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, FitNets, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "fitnets": (100.0, FitNets)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

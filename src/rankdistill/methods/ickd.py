@@ -49,6 +49,8 @@ def ickd_loss(student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "bat
         ValueError: the batches or the numbers of channels differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import ickd_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> ickd_loss(student, teacher).shape
         torch.Size([4])
@@ -67,13 +69,15 @@ def ickd_loss(student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "bat
 class ICKD(Method):
     """The student learns how the channels of its teacher's deepest map correlate, mean over the batch.
 
-    State: the embedding of the student's map, which is trained, and its batch norm's statistics.
+    Its state is the embedding of the student's map, which is trained, and its batch norm's statistics.
 
     Args:
         stage: the pair of maps that are compared; `for_pair` takes the deepest stages, or "last" of a network
             without stages.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import ICKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "ickd": (2.5, ICKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

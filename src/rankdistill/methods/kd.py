@@ -27,7 +27,7 @@ def kd_loss(
     Args:
         student: logits, [B, K]. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
-        temperature: T > 0. The factor T^2 keeps the gradient's size as T grows; at T = 1 this is plain KL.
+        temperature: T, positive. The factor T^2 keeps the gradient's size as T grows; at T = 1 this is plain KL.
 
     Zero where the two rows differ by a constant.
 
@@ -35,6 +35,8 @@ def kd_loss(
         ValueError: the shapes differ, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import kd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> kd_loss(student, teacher).shape
         torch.Size([4])
@@ -51,12 +53,14 @@ def kd_loss(
 class KD(Method):
     """The student's softened probabilities approach the teacher's (Hinton et al.), mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
-        temperature: T > 0; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
+        temperature: T, positive; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import KD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "kd": (0.9, KD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

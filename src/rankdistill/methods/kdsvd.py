@@ -61,6 +61,8 @@ def kdsvd_loss(
         ValueError: numbers of stages, batches or widths do not fit, or an option is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import kdsvd_loss
         >>> student, teacher = torch.randn(2, 3, 4, 16, 8, 8)  # three stages of each
         >>> kdsvd_loss(list(student), list(teacher)).shape
         torch.Size([4])
@@ -159,7 +161,8 @@ def _relation(now: Tensor, earlier: Tensor) -> Tensor:
 class KDSVD(Method):
     """The student learns how singular vectors of consecutive stages relate in its teacher, mean over the batch.
 
-    State: trained 1x1 convolutions at stages where the widths differ, if the form is "channels"; otherwise none.
+    If the form is "channels", its state is a trained 1x1 convolution at each stage where the widths differ. Otherwise
+    it has no state.
 
     Args:
         stages: the pairs of maps that are compared, at least 2; `for_pair` pairs the networks' stages from the
@@ -171,6 +174,8 @@ class KDSVD(Method):
         ValueError: an option is out of range, or there are fewer than 2 stages.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import KDSVD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "kdsvd": (1.0, KDSVD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

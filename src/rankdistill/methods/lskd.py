@@ -36,6 +36,8 @@ def standardize_logits(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
         ValueError: there is one class, whose deviation is not defined.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import standardize_logits
         >>> standardize_logits(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-1.0000,  0.0000,  1.0000]])
     """
@@ -52,7 +54,7 @@ def standardize_logits(logits: Float[Tensor, "batch classes"]) -> Float[Tensor, 
 
 
 class Standardized(Method):
-    """A method on standardised logits of student and teacher. No state beside the method's.
+    """A method on standardised logits of student and teacher. It has no state beside that of the method.
 
     Args:
         method: one whose `reads_logits_once` is true: KD, DKD or CTKD. For two views:
@@ -62,6 +64,7 @@ class Standardized(Method):
         ValueError: it is another method, which does not read logits just once.
 
     Example:
+        >>> from rankdistill import KD, CrossEntropy, Standardized, Sum
         >>> method = Sum(task=(0.1, CrossEntropy()), kd=(9.0, Standardized(KD(temperature=2.0))))
     """
 
@@ -80,7 +83,7 @@ class Standardized(Method):
         return self.method.losses(batch, _standardized(student), _standardized(teacher))
 
     def observe(self, batch: Batch, student: Output, teacher: Output) -> dict[str, float]:
-        """As the method does, on standardised logits."""
+        """Return what the inner method observes on standardised logits."""
         return self.method.observe(batch, _standardized(student), _standardized(teacher))
 
 

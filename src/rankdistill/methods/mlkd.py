@@ -41,7 +41,14 @@ _LATER = (3.0, 5.0, 2.0, 6.0)
 
 
 class MLKDTerms(NamedTuple):
-    """The three levels, scalars, each summed over temperatures: samples (kd), classes (cc), batch (bc)."""
+    """The three levels as scalars, each summed over temperatures: of samples (kd), of classes (cc), of the batch (bc).
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import mlkd_loss
+        >>> terms = mlkd_loss(*torch.randn(4, 8, 100))  # student and teacher on the weak view, then on the strong one
+        >>> loss = terms.kd + terms.cc + terms.bc
+    """
 
     kd: Tensor
     cc: Tensor
@@ -59,7 +66,7 @@ def class_relation_loss(
     Args:
         student: logits, [B, K]. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
-        temperature: T > 0. There is no factor T^2, and no division by the batch.
+        temperature: T, positive. There is no factor T^2, and no division by the batch.
 
     Zero where rows differ by constants; unchanged if samples are permuted, the same in both.
 
@@ -67,6 +74,8 @@ def class_relation_loss(
         ValueError: the shapes differ, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import class_relation_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> class_relation_loss(student, teacher).shape
         torch.Size([100])
@@ -87,6 +96,8 @@ def batch_relation_loss(
     Arguments, edges and errors are those of `class_relation_loss`; permuting the classes changes nothing.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import batch_relation_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> batch_relation_loss(student, teacher).shape
         torch.Size([4])
@@ -110,9 +121,9 @@ def mlkd_loss(
 
     Args:
         student: logits of the weak view, [B, K]. Half precision is computed in float32.
-        teacher: likewise; no gradient flows into the teacher's logits.
+        teacher: the teacher's logits of the weak view, [B, K]; no gradient flows into them.
         student_strong: logits of the strong view, [B, K], of the same samples.
-        teacher_strong: likewise.
+        teacher_strong: the teacher's logits of the strong view, [B, K]; no gradient flows into them.
         temperature: T_0, the first of the five; the others are 3, 5, 2 and 6.
         variant: "official" or "fixed", see above.
         standardized: standardise the logits of the kd level by row, over its unbiased standard deviation plus 1e-7. A
@@ -124,6 +135,8 @@ def mlkd_loss(
         ValueError: shapes differ, the temperature is not positive, or the variant is unknown.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import mlkd_loss
         >>> student, teacher, student_strong, teacher_strong = torch.randn(4, 4, 100)  # two views of each
         >>> kd, cc, bc = mlkd_loss(student, teacher, student_strong, teacher_strong)
     """
@@ -151,6 +164,8 @@ def mask_fractions(teacher: Float[Tensor, "batch classes"]) -> tuple[Tensor, Ten
     One half for an even number of distinct values; ties and odd numbers raise it, and for one it is 1.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import mask_fractions
         >>> by_sample, by_class = mask_fractions(torch.randn(4, 100))
     """
     _, logits = paired_logits(teacher, teacher)
@@ -169,7 +184,7 @@ def _check(temperature: float, variant: Variant) -> None:
 class MLKD(Method):
     """KD at several temperatures, on samples, on batches and on classes, for two views of each image.
 
-    No state.
+    The method has no state.
 
     Args:
         temperature: the first of five temperatures; the others are 3, 5, 2 and 6. 4 on CIFAR-100, 1 on ImageNet.
@@ -178,6 +193,8 @@ class MLKD(Method):
             temperature 2.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MLKD, MODELS, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "mlkd": (0.9, MLKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

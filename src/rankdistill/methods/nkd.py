@@ -33,7 +33,7 @@ def nkd_terms(
         student: logits, [B, K] with K at least 2. Half precision is computed in float32.
         teacher: logits, [B, K]; no gradient flows into them.
         labels: classes, [B], or distributions, [B, K], whose largest entry is taken for the class.
-        temperature: T > 0 of the non-target term, which has the factor T^2; the target term has no temperature.
+        temperature: T, positive, of the non-target term, which has the factor T^2; the target term has no temperature.
 
     With two classes one is left beside the label, and the non-target term is zero.
 
@@ -41,6 +41,8 @@ def nkd_terms(
         ValueError: the shapes differ, there is one class, or the temperature is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import nkd_terms
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> target, others = nkd_terms(student, teacher, torch.randint(100, (4,)))
     """
@@ -75,6 +77,8 @@ def nkd_loss(
     """Return target + gamma non-target per sample, in nats; arguments and errors as in `nkd_terms`.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import nkd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> labels = torch.randint(100, (4,))
         >>> nkd_loss(student, teacher, labels).shape
@@ -87,13 +91,15 @@ def nkd_loss(
 class NKD(Method):
     """KD in two parts, the label's class and the normalised others; mean over the batch, in nats.
 
-    No state; labels are classes or distributions.
+    The method has no state. The labels are classes or distributions.
 
     Args:
         gamma: weight of the non-target term.
-        temperature: T > 0 of the non-target term.
+        temperature: T, positive, of the non-target term.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, NKD, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "nkd": (1.0, NKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair
+from ..contract import Batch, Losses, Method, Output, Pair, given
 from ..numerics import at_least_float32, check_choice, check_range, full_precision
 from ..taps import Segment, Staged, resume
 from ._surgery import (
@@ -41,6 +41,7 @@ from ._surgery import (
     plain_classifier,
     replaced,
     require_staged,
+    require_unchanged,
     then,
 )
 
@@ -73,6 +74,8 @@ def n_to_one_loss(
         ValueError: samples differ, or the student's channels are no multiple of the teacher's.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import n_to_one_loss
         >>> student, teacher = torch.randn(4, 8 * 16, 8, 8), torch.randn(4, 16, 8, 8)
         >>> n_to_one_loss(student, teacher).shape
         torch.Size([4])
@@ -181,16 +184,18 @@ class NORM(Method):
     Its batch norms need more than one value per channel.
 
     Args:
-        student_channels: of the map after the student's last stage.
-        teacher_channels: of the teacher's map.
-        teacher_stage: its role.
+        student_channels: the channels of the map after the student's last stage.
+        teacher_channels: the channels of the teacher's map.
+        teacher_stage: the role of the teacher's map.
         border: where the student is changed: "last", or, in WRNs, the last stage, before batch norm and ReLU.
-        copies: N; 8 in the authors' scripts.
+        copies: N, how often the student's expanded map holds the teacher's; 8 in the authors' scripts.
         schedule: how the factor beta changes over the epochs, on "cifar" (240) and on "imagenet" (100).
         conv_init: how the transform starts: "kaiming", as the authors have it in all students but ShuffleNets;
             "default", torch's, as in these.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, NORM, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "norm": (1.0, NORM)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -229,6 +234,7 @@ class NORM(Method):
             ValueError: a network has no stages that are maps, or the student no `last`.
             TypeError: the student cannot be changed after a stage.
         """
+        given(pair.teacher, "NORM")
         require_staged(pair.student, "NORM", "puts layers between the student's stages")
         last = map_shape(pair.student_shapes, "last", "student")
         stage, teacher_stage = last_stage(pair.student_shapes, "student"), last_stage(pair.teacher_shapes, "teacher")
@@ -239,6 +245,7 @@ class NORM(Method):
     def adapt(self, student: nn.Module) -> nn.Module:
         """Return a copy of the student with the transform."""
         require_staged(student, "NORM", "puts layers between the student's stages")
+        require_unchanged(student, "NORM")
         width = self.copies * self.teacher_channels
         transform = FeatureTransform(self.student_channels, width, init=self.conv_init)
         return Expanded(copy.deepcopy(student), transform, self.border).to(next(student.parameters()))

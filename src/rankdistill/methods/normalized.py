@@ -33,6 +33,8 @@ def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 
         ValueError: the scale is not positive and finite.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import normalized_logits
         >>> normalized_logits(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-3.0619,  0.0000,  3.0619]])
     """
@@ -44,7 +46,7 @@ def normalized_logits(logits: Float[Tensor, "batch classes"], *, scale: float = 
 class NormalizedCE(Method):
     """Cross-entropy with the labels of logits that are normalised to one scale, as NORM trains; in nats.
 
-    No state.
+    The method has no state.
 
     Labels are classes [B] int64 or distributions [B, K].
 
@@ -52,6 +54,8 @@ class NormalizedCE(Method):
         scale: standard deviation of the normalised logits.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, NormalizedCE, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "normalized_ce": (0.1, NormalizedCE)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -76,13 +80,15 @@ class NormalizedCE(Method):
 class NormalizedKD(Method):
     """KD between logits that are normalised to one scale, as NORM trains; mean over the batch, in nats.
 
-    No state.
+    The method has no state.
 
     Args:
-        temperature: T > 0; divides normalised logits.
+        temperature: T, positive; divides normalised logits.
         scale: standard deviation of the normalised logits.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, NormalizedKD, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "normalized_kd": (0.9, NormalizedKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -38,6 +38,8 @@ def nst_loss(student: Float[Tensor, "batch _ _ _"], teacher: Float[Tensor, "batc
         ValueError: the batches differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import nst_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> nst_loss(student, teacher).shape
         torch.Size([4])
@@ -59,12 +61,14 @@ def _mean_kernel(x: Tensor, y: Tensor) -> Tensor:
 class NST(Method):
     """The student's channels select what the teacher's select, at every stage; mean over the batch.
 
-    No state.
+    The method has no state.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, NST, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "nst": (50.0, NST)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -7,7 +7,8 @@ are kept. Over B samples,
     OFD = (1 / B) sum over stages of 2^-(stages after it) |c(s) - max(t, m)|^2, summed where c(s) > max(t, m) or t > 0
 
 m is the mean of a normal variable where it is negative, its deviation and mean being weight and bias of the batch norm
-before the teacher's ReLU. Recipes add cross-entropy; the weight of OFD is 0.001.
+before the teacher's ReLU. Recipes add cross-entropy; the weight of OFD is 0.001. Take that one: the squares are summed
+over all positions, and with weight 1 the loss diverges within a few steps of stochastic gradient descent.
 
 Differs from the authors' code:
 - The teacher normalises with the statistics of the batch, as there; there, it is in train mode and its running
@@ -30,9 +31,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, given
 from ..numerics import at_least_float32, full_precision
-from ..taps import roles
+from ..taps import roles, without
 from ._features import bridged
 from ._stages import stage_roles
 
@@ -50,6 +51,8 @@ def negative_margin(weight: Float[Tensor, " channels"], bias: Float[Tensor, " ch
     is zero, x is the bias, and the margin the lesser of it and zero.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import negative_margin
         >>> negative_margin(torch.ones(2), torch.zeros(2))
         tensor([-0.7979, -0.7979])
     """
@@ -78,6 +81,8 @@ def margin_distance(
     Zero where the teacher is not positive and the student not above its margin-ReLU.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import margin_distance
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> margin_distance(student, teacher, torch.full((16,), -0.1)).shape
         torch.Size([4])
@@ -94,14 +99,17 @@ def margin_distance(
 class OFD(Method):
     """The student's maps before the ReLU approach the teacher's, where that is active, above a margin.
 
-    Parameters: a 1x1 convolution and a batch norm for each stage. Its batch norms need more than one value per channel.
-    State: none but these; margins are constants, and in the state dict.
+    Its parameters are a 1x1 convolution and a batch norm for each stage. The batch norms need more than one value per
+    channel. The margins are constants, which the state dict has, too. The recipes' weight is 0.001: with weight 1, the
+    loss diverges.
 
     Args:
         student_channels: role -> channels of the student's feature, from the shallowest.
         margins: role -> margins of the teacher's channels, [C], from the shallowest: as many roles, pairwise.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, OFD, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "ofd": (0.001, OFD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -133,19 +141,18 @@ class OFD(Method):
         Raises:
             ValueError: a network has no such roles, or no batch norm is known to precede one of the teacher's ReLUs.
         """
+        teacher = given(pair.teacher, "OFD")
         before = [f"pre{number}" for number in _numbers(pair.teacher_shapes) if f"pre{number}" in pair.teacher_shapes]
-        if pair.teacher is None or not before:
-            have = ", ".join(pair.teacher_shapes) or "none"
-            raise ValueError(
-                f"the teacher's roles are {have}: OFD needs pre1, pre2, ..., its features before the last ReLU of each "
-                "stage; tap them, with ReLUs that are not in place"
-            )
+        if not before:
+            what = "features before the last ReLU of each stage"
+            lacking = without("the teacher", "pre1", pair.teacher_shapes, what=what)
+            raise ValueError(f"OFD reads pre1, pre2, ..., and {lacking}, of ReLUs that are not in place")
         shapes = pair.student_shapes
         near = [f"pre{n}" if f"pre{n}" in shapes else f"stage{n}" for n in _numbers(shapes)]
         if not near:
-            raise ValueError(f"the student's roles are {', '.join(shapes)}: OFD needs stage1, stage2, ...; tap them")
+            raise ValueError(f"OFD reads maps, and {without('the student', 'stage1', shapes, what='stages')}")
         count = min(len(near), len(before))
-        norms = {role: _norm_before(pair.teacher, role, pair.teacher_shapes[role][0]) for role in before[-count:]}
+        norms = {role: _norm_before(teacher, role, pair.teacher_shapes[role][0]) for role in before[-count:]}
         method = cls(
             {role: shapes[role][0] for role in near[-count:]},
             {role: _margin(norm) for role, norm in norms.items()},

@@ -42,6 +42,8 @@ def pkt_loss(
         ValueError: the batches differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import pkt_loss
         >>> student, teacher = torch.randn(4, 64), torch.randn(4, 128)  # pooled features [batch, width]
         >>> pkt_loss(student, teacher).shape
         torch.Size([])
@@ -67,9 +69,11 @@ def _similarities(features: Tensor) -> Tensor:
 class PKT(Method):
     """The student learns the probabilities with which its teacher's pooled features find each other, in nats.
 
-    No state.
+    The method has no state.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, PKT, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "pkt": (30000.0, PKT)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

@@ -29,8 +29,9 @@ from torch import Tensor, nn
 
 from ..contract import Batch, Losses, Method, Output, Pair, Runs
 from ..numerics import at_least_float32, full_precision
+from ..taps import without
 from ._features import bridged
-from ._stages import stage_roles
+from ._stages import pooled_widths, stage_roles
 
 
 def hierarchical_context_loss(
@@ -47,6 +48,8 @@ def hierarchical_context_loss(
     with half the weight before; the sum is divided by that of the weights. Zero where the maps are equal.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import hierarchical_context_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> hierarchical_context_loss(student, teacher).shape
         torch.Size([4])
@@ -106,7 +109,8 @@ class Fusion(nn.Module):
 class ReviewKD(Method):
     """Each level of the teacher is compared with a fusion of the student's levels from there on down.
 
-    Parameters: the fusions, the deepest first. Their batch norms need batches of two or more. No other state.
+    Its parameters are the fusions, the deepest first. Their batch norms need batches of two or more. The method has no
+    other state.
 
     Args:
         student_channels: role -> channels, from the shallowest; the last is "pooled", or another 1x1 map or vector.
@@ -116,6 +120,8 @@ class ReviewKD(Method):
         warmup_epochs: the weight grows linearly until this epoch, counted from 1; 1 for no warm-up.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, ReviewKD, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "reviewkd": (0.6, ReviewKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -157,6 +163,7 @@ class ReviewKD(Method):
         Raises:
             ValueError: a network has no stages, or no pooled feature.
         """
+        pooled_widths(pair, "ReviewKD")  # refuses a pair that has none
         student, teacher = _levels(pair.student_shapes, "student"), _levels(pair.teacher_shapes, "teacher")
         teacher = [_before_activation(role, pair.teacher_shapes) for role in teacher]
         count = min(len(student), len(teacher))
@@ -191,8 +198,7 @@ class ReviewKD(Method):
             target = _as_map(teacher.features[far])
             output, passed = bridged(self, fuse, _as_map(student.features[near]), passed, target.shape[2:])
             terms.append(hierarchical_context_loss(output, target))
-        warmth = min(batch.epoch / self.warmup_epochs, 1.0)
-        return {"reviewkd": warmth * torch.stack(terms).sum(0).mean()}
+        return {"reviewkd": min(batch.epoch / self.warmup_epochs, 1.0) * torch.stack(terms).sum(0).mean()}
 
 
 def _as_map(feature: Tensor) -> Tensor:
@@ -203,9 +209,8 @@ def _as_map(feature: Tensor) -> Tensor:
 def _levels(shapes: Mapping[str, tuple[int, ...]], whose: str) -> list[str]:
     """Return the roles of a network's maps [C, H, W], from the shallowest, and then "pooled"."""
     stages = stage_roles(role for role, shape in shapes.items() if len(shape) == 3)
-    if not stages or "pooled" not in shapes:
-        have = ", ".join(shapes) or "none"
-        raise ValueError(f"the {whose}'s roles are {have}: ReviewKD needs stage1, stage2, ... and pooled; tap them")
+    if not stages:
+        raise ValueError(f"ReviewKD reads maps, and {without(f'the {whose}', 'stage1', shapes, what='stages')}")
     return [*stages, "pooled"]
 
 

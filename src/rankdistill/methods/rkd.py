@@ -39,6 +39,8 @@ def rkd_distance_loss(
         ValueError: the batches differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import rkd_distance_loss
         >>> student, teacher = torch.randn(4, 64), torch.randn(4, 128)  # pooled features [batch, width]
         >>> rkd_distance_loss(student, teacher).shape
         torch.Size([])
@@ -66,6 +68,8 @@ def rkd_angle_loss(
         ValueError: the batches differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import rkd_angle_loss
         >>> student, teacher = torch.randn(4, 64), torch.randn(4, 128)  # pooled features [batch, width]
         >>> rkd_angle_loss(student, teacher).shape
         torch.Size([])
@@ -97,7 +101,7 @@ def _differences(features: Tensor) -> Tensor:
 class RKD(Method):
     """The student learns the distances and angles between its teacher's pooled features of a batch.
 
-    No state.
+    The method has no state.
 
     Args:
         distance_weight: finite and not negative.
@@ -107,6 +111,8 @@ class RKD(Method):
         ValueError: a weight is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, RKD, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "rkd": (1.0, RKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

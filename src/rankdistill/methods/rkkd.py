@@ -45,6 +45,8 @@ def rkkd_loss(
         ValueError: the shapes differ, there is one class, or the steepness is not positive.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import rkkd_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> rkkd_loss(student, teacher).shape
         torch.Size([4])
@@ -105,12 +107,14 @@ def _signs(logits: Tensor, first: slice, steepness: float) -> Tensor:
 class RKKD(Method):
     """The student orders each pair of classes as its teacher does, after Kendall's tau (a reconstruction).
 
-    No state.
+    The method has no state.
 
     Args:
         steepness: k > 0; 100 is said to be the most accurate of the paper's.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, RKKD, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "rkkd": (0.9, RKKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

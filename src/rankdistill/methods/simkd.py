@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..contract import Batch, Losses, Method, Output, Pair, Runs
+from ..contract import Batch, Losses, Method, Output, Pair, Runs, check_classes
 from ..numerics import at_least_float32, check_range, full_precision
 from ..taps import Segment, Staged
 from ._surgery import (
@@ -38,6 +38,7 @@ from ._surgery import (
     last_stage,
     map_shape,
     require_staged,
+    require_unchanged,
     then,
     without_tail,
 )
@@ -59,6 +60,8 @@ def projected_feature_loss(
         ValueError: samples or channels differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import projected_feature_loss
         >>> student, teacher = torch.randn(2, 4, 16, 8, 8)  # maps [batch, channels, height, width] of each
         >>> projected_feature_loss(student, teacher).shape
         torch.Size([4])
@@ -158,14 +161,16 @@ class SimKD(Method):
     method has no state but its copy of the classifier. The projector's batch norms need more than one value a channel.
 
     Args:
-        student_stage: role of the student's last stage.
-        student_shape: (C, H, W) there.
+        student_stage: the role of the student's last stage.
+        student_shape: (C, H, W) of the student's map there.
         teacher_shape: (C, H, W) of the teacher's map `last`.
-        weight: of the teacher's classifier, [K, C].
-        bias: of the same, [K], or None.
+        weight: the weight of the teacher's classifier, [K, C].
+        bias: the bias of the teacher's classifier, [K], or None.
         factor: the teacher's channels over those of the projector's middle; 2 in the paper.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, CrossEntropy, SimKD, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "simkd": (1.0, SimKD)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
@@ -198,9 +203,11 @@ class SimKD(Method):
         """Return the method for this pair.
 
         Raises:
-            ValueError: the student has no stages, or the teacher's classifier does not read the average of `last`.
+            ValueError: the student has no stages, the teacher has other classes, or its classifier does not read the
+                average of `last`.
             TypeError: the student cannot be cut after a stage.
         """
+        check_classes(pair, "SimKD")
         require_staged(pair.student, "SimKD", "cuts the student after its last stage")
         weight, bias = averaged_classifier(pair.teacher, pair.teacher_shapes, whose="teacher", method="SimKD")
         stage = last_stage(pair.student_shapes, "student")
@@ -211,6 +218,9 @@ class SimKD(Method):
     def adapt(self, student: nn.Module) -> nn.Module:
         """Return a copy of the student that ends with the projector and the teacher's classifier."""
         require_staged(student, "SimKD", "cuts the student after its last stage")
+        require_unchanged(student, "SimKD")
+        if "classifier" in cast("Staged", student).roles:
+            raise ValueError("SimKD takes away the student's classifier, which CAT-KD reads: leave one of the two out")
         parameter = next(student.parameters())
         network = without_tail(student, self.student_stage, parameter.new_zeros(1, *self.student_shape))
         project = projector(self.student_shape[0], self.teacher_shape[0], factor=self.factor)

@@ -47,6 +47,8 @@ def sp_loss(student: Float[Tensor, "batch ..."], teacher: Float[Tensor, "batch .
         ValueError: the batches differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import sp_loss
         >>> student, teacher = torch.randn(4, 16, 8, 8), torch.randn(4, 32, 4, 4)  # [batch, ...] of any size
         >>> sp_loss(student, teacher).shape
         torch.Size([])
@@ -59,14 +61,16 @@ def sp_loss(student: Float[Tensor, "batch ..."], teacher: Float[Tensor, "batch .
 class SP(Method):
     """The student learns which samples of a batch are alike for its teacher, at the deepest stage.
 
-    No state.
+    The method has no state.
 
     Args:
         student_role: where the student's features are read.
-        teacher_role: where the teacher's are. `for_pair` takes the deepest stages, whatever their shapes; "last" of
-            a network without stages.
+        teacher_role: where the teacher's features are read. `for_pair` takes the deepest stages, whatever their
+            shapes; "last" of a network without stages.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, SP, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "sp": (3000.0, SP)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

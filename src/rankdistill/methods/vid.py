@@ -48,6 +48,8 @@ def vid_loss(
         ValueError: the batches differ.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import vid_loss
         >>> mean, teacher = torch.randn(2, 4, 16, 8, 8)
         >>> vid_loss(mean, teacher, torch.full((16,), 5.0)).shape
         torch.Size([4])
@@ -61,7 +63,7 @@ def vid_loss(
 class VID(Method):
     """The student's maps say as much as they can of the teacher's, at every stage; mean over the batch, in nats.
 
-    State: the convolutions and the variances, all trained.
+    Its state is the convolutions and the variances, which are all trained.
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
@@ -72,6 +74,8 @@ class VID(Method):
         ValueError: a variance is out of range.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, VID, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "vid": (1.0, VID)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

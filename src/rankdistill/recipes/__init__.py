@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from ..runs.config import Run
 from . import digits, fashion_mnist
-from .benchmarks import recipes_of
+from .papers import recipes_of
 
 RECIPES: dict[str, Callable[..., Run]] = {
     "digits.teacher": digits.teacher,

@@ -45,6 +45,16 @@ class State:
         epoch, step: how many are done.
         sums, count, seconds: losses times samples, samples and seconds of the epoch that is under way.
         gradient_norm: of the last step of an epoch.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import KD, MODELS, Batch, CrossEntropy, Descend, State, assemble
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (0.1, CrossEntropy()), "kd": (0.9, KD())}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+        >>> rule, options = Descend(), {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+        >>> state = State(student, teacher, method, rule.make_optimizer(student.module, method, lr=0.05, **options))
+        >>> losses = rule(state, Batch(torch.randn(8, 3, 32, 32), torch.randint(10, (8,))))  # one step
     """
 
     student: Network

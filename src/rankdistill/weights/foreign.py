@@ -4,6 +4,8 @@ Known are the layouts of RepDistiller (also TTM, NORM, FCFD, ICKD, CTKD, DIST), 
 whose training output holds student and teacher in one, and of ReviewKD, a bare state dict; in the zip format of today
 or the one before PyTorch 1.6. A pickle can name any function to be called when it is read. Here only tensors, plain
 containers and numbers are, by torch's own restricted reader, and two kinds of harmless values that these files hold.
+
+The file is long because each of these repositories nests and names its weights in another way.
 """
 
 from __future__ import annotations
@@ -67,6 +69,11 @@ class Checkpoint:
         accuracy: what the file says of it, in percent in all known files; None if it says nothing.
         taken: where in the file the weights were, such as "state_dict"; empty where the file is a bare state dict.
         left: where in the file a moving average of them was, which was not taken; empty if there was none.
+
+    Example:
+        >>> from rankdistill import MODELS, Checkpoint, load_into
+        >>> checkpoint = Checkpoint(MODELS["resnet8"](10).state_dict(), accuracy=88.1)
+        >>> load_into(MODELS["resnet8"](10), checkpoint.weights, name="resnet8", source="another network")
     """
 
     weights: dict[str, Tensor]
@@ -124,6 +131,15 @@ def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
         FileNotFoundError: there is no such file.
         ValueError: it is an archive of files, is damaged, asks for code to be run, holds no weights of that network, or
             weights that are complex, NaN or infinite.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> from rankdistill import MODELS, read_checkpoint
+        >>> with TemporaryDirectory() as folder:
+        ...     torch.save({"model": MODELS["resnet8"](10).state_dict()}, f"{folder}/resnet8.pth")
+        ...     weights = read_checkpoint(Path(folder, "resnet8.pth")).weights
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
@@ -166,6 +182,7 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, so
         ValueError: a tensor is missing, unexpected or of another shape; the first is named.
 
     Example:
+        >>> from rankdistill import MODELS, load_into
         >>> network = MODELS["resnet8"](10)
         >>> load_into(network, network.state_dict(), name="resnet8", source="another network")
     """

@@ -42,6 +42,19 @@ class Bilevel(UpdateRule):
         look_ahead: how the gradient is found: "exact", "finite_difference" or "last_layer".
         held_out_per_class: images of each class that are kept out of training.
         held_out_batch: how many of them are looked at in an update.
+
+    Example:
+        >>> import dataclasses
+        >>> import torch
+        >>> from rankdistill import CALD, MODELS, Batch, Bilevel, CrossEntropy, State, assemble
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "cald": (0.9, CALD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+        >>> rule, options = Bilevel(), {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+        >>> optimizer = rule.make_optimizer(student.module, method, lr=0.05, **options)
+        >>> state = State(student, teacher, method, optimizer, rule.make_meta_optimizer(method))
+        >>> training, held_out = (Batch(torch.randn(8, 3, 32, 32), torch.randint(10, (8,))) for _ in range(2))
+        >>> losses = rule(state, dataclasses.replace(training, held_out=held_out, step=0))  # one step
     """
 
     learns_meta = True
@@ -117,6 +130,17 @@ def meta_gradients(state: State, batch: Batch, *, look_ahead: LookAhead = "exact
 
     Raises:
         ValueError: there are no held-out images or labels, or no linear layer.
+
+    Example:
+        >>> import dataclasses
+        >>> import torch
+        >>> from rankdistill import CALD, MODELS, Batch, CrossEntropy, State, assemble, meta_gradients
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (1.0, CrossEntropy()), "cald": (0.9, CALD)}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+        >>> state = State(student, teacher, method, torch.optim.SGD(student.module.parameters(), lr=0.05))
+        >>> training, held_out = (Batch(torch.randn(8, 3, 32, 32), torch.randint(10, (8,))) for _ in range(2))
+        >>> gradients = meta_gradients(state, dataclasses.replace(training, held_out=held_out))
     """
     if batch.held_out is None or batch.held_out.labels is None:
         raise ValueError(

@@ -43,6 +43,16 @@ class DOTSGD(torch.optim.Optimizer):
 
     Raises:
         ValueError: an option is out of range.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import DOTSGD
+        >>> weight = torch.zeros(3, requires_grad=True)
+        >>> optimizer = DOTSGD([weight], lr=0.05)
+        >>> task, distillation = weight.sum(), (weight - 1.0).square().sum()
+        >>> optimizer.add_distillation(torch.autograd.grad(distillation, [weight]))
+        >>> task.backward()
+        >>> optimizer.step()
     """
 
     def __init__(
@@ -108,6 +118,16 @@ class DOT(UpdateRule):
 
     Args:
         delta: half the difference of the two momenta; 0.075 on CIFAR-100 and Tiny-ImageNet, 0.09 on ImageNet.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import KD, MODELS, Batch, CrossEntropy, DOT, State, assemble
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (0.1, CrossEntropy()), "kd": (0.9, KD())}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+        >>> rule, options = DOT(), {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+        >>> state = State(student, teacher, method, rule.make_optimizer(student.module, method, lr=0.05, **options))
+        >>> losses = rule(state, Batch(torch.randn(8, 3, 32, 32), torch.randint(10, (8,))))  # one step
     """
 
     descends = False

@@ -25,6 +25,16 @@ class UpdateRule:
         held_out_per_class: how many images of each class it wants kept out of training; 0 if it reads none.
         held_out_batch: how many of them it wants at once.
         descends: whether its ordinary step is `descend`, which can run a batch in parts and clip gradients.
+
+    Example:
+        >>> import torch
+        >>> from rankdistill import KD, MODELS, Batch, CrossEntropy, UpdateRule, State, assemble
+        >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
+        >>> terms = {"task": (0.1, CrossEntropy()), "kd": (0.9, KD())}
+        >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)
+        >>> rule, options = UpdateRule(), {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": False}
+        >>> state = State(student, teacher, method, rule.make_optimizer(student.module, method, lr=0.05, **options))
+        >>> losses = rule(state, Batch(torch.randn(8, 3, 32, 32), torch.randint(10, (8,))))  # one step
     """
 
     learns_meta: ClassVar[bool] = False
@@ -79,7 +89,13 @@ class UpdateRule:
 
 
 class Descend(UpdateRule):
-    """Down the gradient of the summed losses, by stochastic gradient descent with one momentum."""
+    """A step goes down the gradient of the summed losses, by stochastic gradient descent with one momentum.
+
+    Example:
+        >>> from rankdistill import MODELS, Descend, KD
+        >>> options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
+        >>> optimizer = Descend().make_optimizer(MODELS["resnet8"](10), KD(), **options)
+    """
 
 
 def ordinary_parameters(student: nn.Module, method: Method) -> list[nn.Parameter]:
