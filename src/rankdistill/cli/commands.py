@@ -19,6 +19,7 @@ from ..recipes import RECIPES
 from ..recipes.takd import CHAINS
 from ..runs.convert import convert_checkpoint
 from ..runs.evaluate import evaluate_weights
+from ..runs.fitting import Classes
 from ..training.updates import UPDATES
 from ..weights.durable import write_atomically
 from ..weights.foreign import Subtree, difference_from_published
@@ -35,6 +36,7 @@ def evaluate(
     model: str | None = None,
     data: str | None = None,
     root: Path | None = None,
+    classes: Classes = "same",
     accelerator: Accelerator = "auto",
 ) -> None:
     """Measure the accuracy of saved weights on the test images; prints JSON.
@@ -45,9 +47,11 @@ def evaluate(
         model: the architecture, where the file does not say it.
         data: the data set, where the file does not say it.
         root: the data set's folder or archive.
+        classes: "same" if the file is for the data's classes in their order; "by-name" takes these out of its own.
         accelerator: where to run.
     """
-    _show_accuracy(evaluate_weights(weights, model=model, data_name=data, root=root, accelerator=accelerator))
+    result = evaluate_weights(weights, model=model, data_name=data, root=root, classes=classes, accelerator=accelerator)
+    _show_accuracy(result)
 
 
 def convert(

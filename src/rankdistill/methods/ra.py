@@ -28,7 +28,12 @@ from torch import Tensor
 from ..contract import Batch, Losses, Method, Output, Runs
 from ..numerics import at_least_float32, check_choice, paired_logits
 from ..softrank import Regularization, rank_regime, separating_epsilon
-from ..softrank.functions import centred_soft_rank, squared_rank_distance
+from ..softrank.functions import (
+    centred_soft_rank,
+    check_epsilon,
+    check_regularization,
+    squared_rank_distance,
+)
 
 Distance = Literal["l2", "l1", "spearman"]
 Units = Literal["rank", "logit"]
@@ -60,6 +65,7 @@ def rank_alignment_loss(
     Zero where the two rows differ by a constant. A row with NaN or infinity gives NaN.
 
     Raises:
+        TypeError: epsilon is no number.
         ValueError: the shapes differ, epsilon is not positive and finite, or an option is unknown.
 
     Example:
@@ -122,9 +128,9 @@ def check_schedule(epsilon: float, end: float | None, epochs: int | None, schedu
     """Raise ValueError unless these are arguments of `scheduled_epsilon`."""
     if schedule not in get_args(EpsilonSchedule):
         raise ValueError(f"the schedule is {schedule!r}: it must be one of {', '.join(get_args(EpsilonSchedule))}")
-    for name, value in (("epsilon", epsilon), ("its end", end)):
-        if value is not None and not 0.0 < value < float("inf"):
-            raise ValueError(f"{name} is {value}: it must be positive and finite")
+    check_epsilon(epsilon)
+    if end is not None:
+        check_epsilon(end, "epsilon_end")
     if schedule == "constant" and (end is not None or epochs is not None):
         raise ValueError(f"epsilon is constant, so its end {end} in epoch {epochs} has no effect: choose a schedule")
     if schedule != "constant" and (end is None or epochs is None or epochs < 2):
@@ -170,6 +176,11 @@ class RA(Method):
     ) -> None:
         super().__init__()
         check_options(distance, units)
+        check_regularization(regularization)
+        if isinstance(epsilon, str) and epsilon != "auto":
+            raise ValueError(f'epsilon is {epsilon!r}: it must be a positive number, or "auto"')
+        if epsilon != "auto":
+            check_epsilon(epsilon)
         if epsilon != "auto" and separated is not None:
             raise ValueError(f"separated is {separated}, which has no effect at epsilon {epsilon}: use epsilon auto")
         if separated is not None and not 0.0 < separated <= 1.0:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import distributed
@@ -19,7 +18,6 @@ from ..assembly import Assembled, assemble
 from ..contract import Method, Pair
 from ..data import DATASETS
 from ..data.dataset import DataSet
-from ..data.schedule import Batches
 from ..methods import METHODS
 from ..methods.combine import EachView
 from ..methods.lskd import Standardized
@@ -27,16 +25,15 @@ from ..models import MODELS
 from ..training.clock import Clock
 from ..training.plan import Plan, Watcher
 from ..training.state import State
-from ..training.teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
 from ..training.updates import UPDATES, UpdateRule
 from ..weights.foreign import load_into
-from ..weights.reading import read_weights
 from ..weights.storage import digest_of
 from .config import Run, describe
 from .launch import environment, launched
 from .options import look_up, shared_options
 from .outside import digest_of_outside
 from .streams import load_data, split, split_for, test_batches, training_batches, view_shape
+from .teacher import cached, for_data, teacher_weights
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -52,7 +49,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     look_up(MODELS, run.student, "model")
     check_options(run.losses)
     rule = UPDATES[run.update.rule](**dataclasses.asdict(run.update))
-    teacher_weights = _teacher_weights(run)
+    weights, header = teacher_weights(run)
     fabric = launched(run)
     device = fabric.device
     data = load_data(run.data)
@@ -63,17 +60,18 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     teacher = None
     if run.teacher is not None:
         teacher = MODELS[run.teacher](data.num_classes)
-        load_into(teacher, teacher_weights, name=run.teacher, source=str(run.teacher_weights))
+        weights = for_data(run, teacher, weights, header, data)
+        load_into(teacher, weights, name=run.teacher, source=str(run.teacher_weights))
     example = torch.zeros(2, *view_shape(data, run.data))
     assembled = assemble(terms(run.losses), student, teacher, example, num_samples=len(train), labels=train.labels)
     state = _state(run, rule, assembled, fabric)
-    digest = digest_of(teacher_weights) if teacher_weights else ""
+    digest = digest_of(weights) if weights else ""
     found = {"teacher_digest": digest, "data_digest": _digest(data), "precision": fabric._precision.precision}
     config = describe(run) | found | {"code": digest_of_outside(_used(run))}
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     loader = training_batches(run, train, held_out, rule, data, views=state.method.views, device=device)
     if run.teacher_cache is not None:
-        state.teacher = _cached(run, state, loader, found, len(train), data.num_classes, watchers)
+        state.teacher = cached(run, state, loader, found, len(train), data.num_classes, watchers)
     elif state.teacher is not None:
         state.teacher.uncached.around = lambda: state.clock("teacher")
     _compile(run, state, len(loader))
@@ -148,53 +146,6 @@ def _state(run: Run, rule: UpdateRule, assembled: Assembled, fabric: Fabric) -> 
     )
 
 
-def _cached(
-    run: Run,
-    state: State,
-    stream: Batches,
-    found: Mapping[str, str],
-    num_samples: int,
-    num_classes: int,
-    watchers: Sequence[Watcher],
-) -> CachedTeacher:
-    """Return the teacher behind its cache for this stream, after saying how much that takes."""
-    if run.teacher_cache is None or state.teacher is None:
-        raise ValueError(f"a teacher cache in {run.teacher_cache} needs a teacher: this run has none")
-    check_cacheable(state.method)
-
-    def tell(sentence: str) -> None:
-        for watcher in watchers:
-            watcher.note(sentence)
-
-    options = CacheOptions(run.teacher_cache_dtype, run.teacher_cache_gigabytes)
-    facts = dict(found) | {
-        "teacher": run.teacher,
-        "data": describe(run)["data"],
-        "images": num_samples,
-        "stream_seed": run.stream_seed,
-        "batch_size": run.optim.batch_size,
-        "views": state.method.views,
-        "memory_format": "channels_last",
-        "dtype": options.dtype,
-        "processes": distributed.world_size(),
-    }
-    folder = run.teacher_cache / digest_of_stream(stream, facts)[:24]
-    size = estimated_gigabytes(
-        num_samples, num_classes, views=state.method.views, epochs=run.optim.epochs, dtype=options.dtype
-    )
-    tell(f"the teacher's logits of {run.optim.epochs} epochs take {size:.2g} GB in {folder}")
-    return CachedTeacher(
-        state.teacher.uncached,
-        stream,
-        folder,
-        num_samples,
-        options,
-        autocast=state.autocast,
-        tell=tell,
-        around=lambda: state.clock("teacher"),
-    )
-
-
 _WORTH_COMPILING = 20_000
 """Steps from which "auto" compiles: about a minute of compilation is then below a few per cent of the run."""
 
@@ -247,29 +198,6 @@ def check_options(losses: Mapping[str, Any]) -> None:
             method(**_options(config))
 
 
-def _teacher_weights(run: Run) -> dict[str, Tensor]:
-    if run.teacher is None:
-        if run.teacher_weights is not None:
-            raise ValueError(f"teacher_weights is {run.teacher_weights}, but the recipe {run.recipe} has no teacher")
-        return {}
-    look_up(MODELS, run.teacher, "model")
-    if run.teacher_weights is None:
-        raise ValueError(
-            f"the recipe {run.recipe} needs weights of a trained {run.teacher}: pass --teacher-weights FILE, made by "
-            f"`rankdistill train-teacher {run.recipe.split('.')[0]} --model {run.teacher}`"
-        )
-    weights, header = read_weights(run.teacher_weights)
-    if "deployed" in header:
-        raise ValueError(
-            f"{run.teacher_weights} holds a {header.get('model')} as {header['deployed']} deploys it, with layers that "
-            "the plain network lacks: pass the weights of a plain network"
-        )
-    saved = header.get("model", run.teacher)
-    if saved != run.teacher:
-        raise ValueError(f"{run.teacher_weights} holds a {saved}, not a {run.teacher}: pass --teacher {saved}")
-    return weights
-
-
 def _options(config: Any) -> dict[str, Any]:
     """The method's own options, without those that losses have beside them."""
     shared = shared_options(config.method)
@@ -297,6 +225,7 @@ def _header(run: Run, data: DataSet) -> dict[str, Any]:
             "random_resized_crop": run.data.random_resized_crop,
             "padding": run.data.padding,
         },
+        "image_shape": view_shape(data, run.data),
         "mean": data.mean,
         "std": data.std,
     }

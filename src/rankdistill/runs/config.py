@@ -134,6 +134,8 @@ class Run:
         teacher: the network that it learns from, or None.
         teacher_weights: the teacher's weights, in a safetensors file that `train-teacher` wrote, or in a checkpoint of
             others.
+        teacher_classes: "same" if the teacher's file is for the data's classes in their order; "by-name" takes these
+            classes out of those that the file names.
         losses: name -> weight and options. "task" is the loss on the labels.
         data: the images.
         optim: the optimizer.
@@ -170,6 +172,7 @@ class Run:
     optim: Optim = field(default_factory=Optim)
     update: Any = field(default_factory=lambda: update_rule("descend"))
     teacher_weights: Path | None = None
+    teacher_classes: Literal["same", "by-name"] = "same"
     seed: int = 0
     stream_seed: int = 0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
@@ -222,7 +225,15 @@ class Run:
 
 
 _WITHOUT_EFFECT = (
-    *("runs", "teacher_weights", "accelerator", "checkpoint_every", "checkpoint_steps", "evaluate_teacher"),
+    *(
+        "runs",
+        "teacher_weights",
+        "teacher_classes",
+        "accelerator",
+        "checkpoint_every",
+        "checkpoint_steps",
+        "evaluate_teacher",
+    ),
     *("teacher_cache", "teacher_cache_dtype", "teacher_cache_gigabytes", "loggers", "profile", "again"),
 )
 """Fields of a run that do not change what it ends with."""

@@ -96,6 +96,7 @@ def _header(
         header |= {
             "class_names": data.class_names,
             "data": {"name": data_name, "image_size": None, "num_classes": None},
+            "image_shape": data.image_shape,
             "mean": data.mean,
             "std": data.std,
             "top1": result["top1"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -16,9 +15,10 @@ from ..training.evaluate import evaluate
 from ..weights.foreign import PUBLISHED, load_into
 from ..weights.reading import read_weights
 from .config import Data
+from .fitting import Classes, check_views, fitted
 from .launch import fabric_of
 from .options import look_up
-from .streams import load_data, test_batches
+from .streams import load_data, test_batches, view_shape
 
 
 def evaluate_weights(
@@ -27,6 +27,7 @@ def evaluate_weights(
     model: str | None = None,
     data_name: str | None = None,
     root: Path | None = None,
+    classes: Classes = "same",
     accelerator: str = "auto",
 ) -> dict[str, str | int | float]:
     """Return the accuracy in percent of saved weights on the test images of a data set, and what was measured.
@@ -36,6 +37,7 @@ def evaluate_weights(
         model: the architecture, needed where the file's header does not say it.
         data_name: the data set, likewise.
         root: the data set's folder or archive.
+        classes: "same" if the file is for the data's classes in their order; "by-name" takes these out of its own.
         accelerator: "auto", "cpu", "cuda" or "mps".
 
     Raises:
@@ -54,9 +56,9 @@ def evaluate_weights(
     module = MODELS[model](data.num_classes)
     if "deployed" in header:
         module = look_up(DEPLOYED, header["deployed"], "deployed student").rebuild(module, weights)
+    weights = fitted(module, weights, header, data, source=path, classes=classes, option="--classes")
     load_into(module, weights, name=model, source=str(path))
-    mean, std = tuple(header.get("mean", data.mean)), tuple(header.get("std", data.std))
-    data = dataclasses.replace(data, mean=mean, std=std)
+    check_views(header, data, view_shape(data, config), path)
     result = {"model": model, "data": data_name, "images": len(data.test), **measure(module, data, config, accelerator)}
     if "recipe" not in header and (data_name, model) in PUBLISHED:
         result["published"] = PUBLISHED[data_name, model].top1

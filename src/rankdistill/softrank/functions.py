@@ -12,6 +12,7 @@ from torch import Tensor
 from . import op
 
 Regularization = Literal["l2", "kl"]
+_SMALLEST, _LARGEST = 1e-300, 1e150  # the inverse and the square are finite
 
 
 class RankRegime(NamedTuple):
@@ -51,7 +52,7 @@ def soft_rank(
         regularization: "l2", the Euclidean projection, or "kl", the entropic one, which has no linear regime.
 
     Raises:
-        TypeError: the values are not floating point.
+        TypeError: the values are not floating point, or epsilon is no number.
         ValueError: epsilon is not positive and finite, or `dim` or `regularization` is unknown.
 
     Example:
@@ -107,7 +108,7 @@ def soft_sort(
         regularization: "l2", the Euclidean projection, or "kl", the entropic one.
 
     Raises:
-        TypeError: the values are not floating point.
+        TypeError: the values are not floating point, or epsilon is no number.
         ValueError: epsilon is not positive and finite, or `dim` or `regularization` is unknown.
 
     Example:
@@ -185,6 +186,24 @@ def separating_epsilon(
     return low
 
 
+def check_epsilon(epsilon: float, name: str = "epsilon") -> None:
+    """Raise TypeError unless epsilon is a number, and ValueError unless it and its square can be divided by."""
+    if isinstance(epsilon, Tensor):
+        raise TypeError(f"{name} is a tensor: it is one number for all rows, so give a float, as {name}.item()")
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
+        raise TypeError(f"{name} is {epsilon!r}, a {type(epsilon).__name__}: give a positive number")
+    if not 0.0 < epsilon < math.inf:
+        raise ValueError(f"{name} is {epsilon}: it must be positive and finite")
+    if not _SMALLEST <= epsilon <= _LARGEST:
+        raise ValueError(f"{name} is {epsilon}: it must be from {_SMALLEST:g} to {_LARGEST:g}")
+
+
+def check_regularization(regularization: str) -> None:
+    """Raise ValueError if there is no such regularization."""
+    if regularization not in ("l2", "kl"):
+        raise ValueError(f'regularization is {regularization!r}: it must be "l2" or "kl"')
+
+
 def _along(dim: int, values: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply a function of the last dimension, computed in at least float32, along `dim`."""
     if values.numel() == 0:
@@ -205,7 +224,5 @@ def _check(values: Tensor, dim: int, epsilon: float, regularization: Regularizat
         raise TypeError(f"the values are {values.dtype}: ranks are differentiable, so convert them, as values.float()")
     if not -values.ndim <= dim < values.ndim:
         raise ValueError(f"dim is {dim}, but the values have shape {tuple(values.shape)}: choose one of its dimensions")
-    if not 0.0 < epsilon < math.inf:
-        raise ValueError(f"epsilon is {epsilon}: it must be positive and finite")
-    if regularization not in ("l2", "kl"):
-        raise ValueError(f'regularization is {regularization!r}: it must be "l2" or "kl"')
+    check_epsilon(epsilon)
+    check_regularization(regularization)

@@ -192,7 +192,15 @@ def _teacher_facts(plan: Plan) -> Record:
     teacher = plan.state.teacher
     if teacher is None or not plan.evaluate_teacher:
         return {}
-    return {"teacher_top1": evaluate(teacher.module, plan.test(), plan.state.autocast)["top1"]}
+    top1 = evaluate(teacher.module, plan.test(), plan.state.autocast)["top1"]
+    classes = len(plan.header.get("class_names", ()))
+    chance = 100.0 / classes if classes else 0.0
+    if top1 < min(2.0 * chance, 50.0 + chance / 2.0):
+        plan.note(
+            f"WARNING: the teacher's top-1 is {top1:.2f} % where guessing gives {chance:.2f} %: its weights are hardly "
+            "those of these classes, this image size or this normalisation"
+        )
+    return {"teacher_top1": top1}
 
 
 def _result(plan: Plan) -> Record:

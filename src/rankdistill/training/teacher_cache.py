@@ -13,12 +13,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, FileLock, Timeout
 from torch import Tensor, nn
 
 from .. import distributed
@@ -26,7 +26,8 @@ from ..contract import Batch, Method, Output
 from ..data.schedule import Batches
 from ..methods.combine import EachView, Sum
 from ..network import Network
-from ..weights.durable import write_atomically
+from ..weights.durable import WriteError
+from .kept_rows import read_rows, write_rows
 
 CacheDtype = Literal["float16", "float32"]
 
@@ -116,6 +117,7 @@ class CachedTeacher:
     _seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     _whole: bool = False
     _last: tuple[Batch, Output] | None = None
+    _lock: BaseFileLock | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -129,16 +131,42 @@ class CachedTeacher:
 
     def start_epoch(self, epoch: int, *, first: int = 0) -> None:
         """Open the epoch's logits if they are there and right; else begin to collect them, if it is not under way."""
-        self._epoch, self._entry, self._seen = epoch, None, []
-        self._whole = False
+        self._release()
+        self._epoch, self._seen = epoch, []
         self._entry = self._load(epoch)
-        self._whole = first == 0 and self._entry is None and self._fits(epoch)
+        self._whole = first == 0 and self._entry is None and self._claimed(epoch) and self._fits(epoch)
 
     def end_epoch(self) -> None:
         """Write what the epoch collected, if it is the whole epoch."""
         if self._whole and self._seen:
-            self._store()
-        self._entry, self._seen, self._whole, self._last = None, [], False, None
+            try:
+                self._store()
+            except WriteError as error:
+                self.tell(f"the teacher's logits of epoch {self._epoch} are not kept: {error}")
+        self._release()
+
+    def _claimed(self, epoch: int) -> bool:
+        """Return whether this run alone may keep the epoch: another one that is under way may be filling it."""
+        lock = FileLock(self._paths(epoch)[0].with_suffix(".lock"), blocking=False)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            self.tell(
+                f"another run is filling epoch {epoch} of the teacher cache {self.folder}: this one keeps nothing"
+            )
+            return False
+        except OSError as error:
+            self.tell(f"the teacher cache {self.folder} cannot be written ({error.strerror or error}): nothing is kept")
+            return False
+        self._lock = lock
+        return True
+
+    def _release(self) -> None:
+        """Forget what was collected, and let others fill the epoch."""
+        if self._lock is not None:
+            self._lock.release()
+        self._entry, self._seen, self._whole, self._last, self._lock = None, [], False, None, None
 
     def run(self, batch: Batch) -> Output:
         """Return the teacher's logits for each view of the batch."""
@@ -173,20 +201,14 @@ class CachedTeacher:
 
     def _load(self, epoch: int) -> _Entry | None:
         manifest, rows, indices = self._paths(epoch)
-        if not manifest.is_file():
-            return None
         try:
-            digests = json.loads(manifest.read_text())["sha256"]
-            for path in (rows, indices):
-                with path.open("rb") as file:
-                    if hashlib.file_digest(file, "sha256").hexdigest() != digests[path.name]:
-                        raise ValueError(f"{path.name} is damaged")
-            # Mapped copy-on-write: torch wants memory that may be written, and nothing reaches the file.
-            found = [torch.from_numpy(np.load(path, mmap_mode="c")) for path in (rows, indices)]
-        except (OSError, ValueError, KeyError) as error:
-            self.tell(f"the teacher cache of epoch {epoch} in {self.folder} is not used ({error}): it is made again")
+            if not manifest.is_file():
+                return None
+            entry = self._placed(*read_rows(manifest, rows, indices, self.num_samples, self.options.dtype))
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            self.tell(f"the teacher cache of epoch {epoch} in {self.folder} is not used ({reason}): it is made again")
             return None
-        entry = self._placed(*found)
         if not self._right(entry, epoch):
             self.tell(f"the teacher cache of epoch {epoch} in {self.folder} is not what the teacher says: made again")
             return None
@@ -209,6 +231,8 @@ class CachedTeacher:
             now = self._compute(batch)
         kept = self._replay(entry, batch.indices)
         now = _rounded(now, self.options.dtype)
+        if kept.logits.shape != now.logits.shape:
+            return False
         views = [(now.logits, kept.logits)]
         if now.strong is not None and kept.strong is not None:
             views.append((now.strong.logits, kept.strong.logits))
@@ -226,13 +250,7 @@ class CachedTeacher:
         if not np.isfinite(arrays[rows]).all():
             self.tell(f"the teacher's logits of epoch {self._epoch} are not finite in {self.options.dtype}: not kept")
             return
-        digests = {}
-        for path, array in arrays.items():
-            buffer = BytesIO()
-            np.save(buffer, array)
-            digests[path.name] = hashlib.sha256(buffer.getvalue()).hexdigest()
-            write_atomically(path, buffer.getvalue())
-        write_atomically(manifest, (json.dumps({"sha256": digests}) + "\n").encode())
+        write_rows(manifest, arrays)
 
     def _fits(self, epoch: int) -> bool:
         used = sum(path.stat().st_size for path in self.folder.glob("*.npy")) if self.folder.is_dir() else 0

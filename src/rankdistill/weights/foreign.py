@@ -36,7 +36,7 @@ _BESIDE = re.compile(r"(^|\.)(n_averaged|total_ops|total_params)$")
 """Counters of AveragedModel and of programs that count operations: no part of a network."""
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
 # What the restricted reader raises on files that are damaged or something else: it checks little of what it reads.
-_UNREADABLE = (
+UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
     OSError,
@@ -48,6 +48,7 @@ _UNREADABLE = (
     AssertionError,
     OverflowError,
     struct.error,
+    MemoryError,
 )
 # A scalar's constructor by its name under NumPy 1 and 2, and the dtypes of the numbers that are found in checkpoints.
 _scalar = cast("Callable[..., Any]", np.float64(0.0).__reduce__()[0])
@@ -160,7 +161,7 @@ def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
     if (owners and subtree != "ema" and subtree not in owners) or (not owners and subtree == "teacher"):
         held = f"a {' and a '.join(sorted(owners))}" if owners else "one network, not a student and a teacher"
         raise ValueError(f"{path} holds {held}: there is no {subtree} to take out of it")
-    check_finite(weights, path)
+    check_values(weights, path)
     accuracy, left = None, ""
     if isinstance(content, Mapping):
         if subtree == "student":
@@ -212,7 +213,10 @@ def _archive(path: Path) -> str | None:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return None if any(name.endswith("data.pkl") for name in archive.namelist()) else "zip"
+                if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                    return "zip"
+                packed = any(member.file_size > member.compress_size for member in archive.infolist())
+                return "compressed" if packed else None  # torch compresses nothing: these may be gigabytes of zeros
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         pass  # damaged: torch's reader says so
     return None
@@ -226,7 +230,7 @@ def _load(path: Path) -> object:
             with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # that others' pickle protocol may not be understood
                 return torch.load(file, map_location="cpu", weights_only=True)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             asked = _GLOBAL.search(str(error))
             if asked:
                 raise ValueError(
@@ -286,9 +290,16 @@ def unprefixed(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     return plain
 
 
-def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raise ValueError if a tensor is complex, or has an entry that is NaN or infinite."""
+def check_values(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError unless every tensor is dense and real, has as many bytes as entries, and is finite."""
     for name, value in weights.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ValueError(f"{path} is no network of ours: its {name!r} is sparse, quantised or empty of values")
+        stored = value.untyped_storage().nbytes()
+        if value.numel() * value.element_size() > stored:
+            raise ValueError(
+                f"{path} is no network of ours: its {name!r} says it has {value.numel():,} entries, in {stored:,} bytes"
+            )
         if value.is_complex():
             raise ValueError(f"{path} is no network of ours: its {name!r} is complex; real weights are needed")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from .durable import read_with_digest
-from .foreign import check_finite, read_checkpoint, unprefixed
+from .foreign import check_values, read_checkpoint, unprefixed
 from .storage import load_weights
 
 
@@ -29,7 +29,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         weights, header = load_weights(path)
         if not header:  # others'
             weights = unprefixed(weights, path)
-        check_finite(weights, path)
+        check_values(weights, path)
         return weights, header
     read_with_digest(path)
     return read_checkpoint(path).weights, {}

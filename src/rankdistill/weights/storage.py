@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from .durable import read_with_digest, write_with_digest
+from .foreign import UNREADABLE
+from .header import read_header
 
 _ABOUT = "rankdistill"
 
@@ -43,16 +44,18 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return the tensors of a safetensors file, and what `save_weights` said about them (empty for others' files).
 
     Raises:
-        FileNotFoundError: there is no such file. ValueError: it is damaged, or no safetensors file.
+        FileNotFoundError: there is no such file. ValueError: it is damaged, or no safetensors file, or says of itself
+            what this program does not write.
     """
     read_with_digest(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-            about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file ({error}): give a .safetensors file") from error
-    return tensors, about
+            about = (file.metadata() or {}).get(_ABOUT)
+    except (SafetensorError, OSError, RuntimeError, TypeError, LookupError, AttributeError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path} is not a readable safetensors file ({reason}): fetch it again") from error
+    return tensors, {} if about is None else read_header(about, path)
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
@@ -72,7 +75,7 @@ def load_state(path: Path) -> dict[str, Any]:
     content = read_with_digest(path, required=True)
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is no checkpoint of this program") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} is no checkpoint of this program")
