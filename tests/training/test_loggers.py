@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from small_runs import small_plan
 
+from rankdistill.cli.main import main
 from rankdistill.training.loggers import LOGGERS, Profile, flattened
 from rankdistill.training.loop import fit
 from rankdistill.training.plan import Plan, Record
@@ -101,6 +102,17 @@ def test_a_signal_saves_at_the_end_of_the_step(tmp_path: Path, number: signal.Si
     plan.watchers = [Signals(number, 5)]
     with pytest.raises(Interrupted) as caught:
         fit(plan)
-    assert caught.value.code == {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 75}[number.name]
+    assert caught.value.code == {"SIGTERM": 143, "SIGINT": 130, "SIGHUP": 129, "SIGUSR1": 75}[number.name]
     assert small_plan(tmp_path).resumed().state.step == 5
     assert signal.getsignal(number) is before
+
+
+def test_a_logger_without_its_package_is_refused_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["distill", "digits.plain", "--loggers", "wandb"]) == 2
+    message = "loggers has wandb, whose package is not installed: pip install 'rankdistill[log]', or leave it out"
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from rankdistill.training.teacher_cache import (
     digest_of_stream,
     estimated_gigabytes,
 )
+from rankdistill.weights.durable import WriteError
 
 
 def kd_plan(folder: Path, cache: Path | None = None, *, dtype: str = "float32", epochs: int = 3) -> Plan:
@@ -164,3 +165,49 @@ def test_methods_that_read_more_say_so(tmp_path: Path, name: str, why: str) -> N
 
 def test_methods_of_logits_are_cacheable(tmp_path: Path) -> None:
     check_cacheable(kd_plan(tmp_path).state.method)
+
+
+def told(plan: Plan) -> str:
+    return " ".join(plan.header["told"])
+
+
+def same(left: Plan, right: Plan) -> None:
+    """What was told stands in the headers of the students, and differs."""
+    assert left.records[0]["loss"] == right.records[0]["loss"]
+    weights = zip(left.state.student.module.parameters(), right.state.student.module.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_two_runs_in_one_cache_one_of_them_keeps(tmp_path: Path) -> None:
+    first, second = (kd_plan(tmp_path / name, tmp_path / "cache", epochs=1) for name in ("first", "second"))
+    assert first.state.teacher is not None
+    first.state.teacher.start_epoch(1)  # is under way
+    fit(second)
+    assert "another run is filling epoch 1 of the teacher cache" in told(second)
+    assert list((tmp_path / "cache").rglob("*.npy")) == []
+    first.state.teacher.end_epoch()
+    third = kd_plan(tmp_path / "third", tmp_path / "cache", epochs=1)
+    fit(third)
+    same(second, third)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = kd_plan(tmp_path / "plain", tmp_path / "cache", epochs=1)
+    fit(plain)
+    (tmp_path / "file").write_text("")
+    cached = kd_plan(tmp_path / "cached", tmp_path / "file", epochs=1)
+    fit(cached)
+    assert "cannot be written (Not a directory): nothing is kept" in told(cached)
+    same(plain, cached)
+    full = kd_plan(tmp_path / "full", tmp_path / "other", epochs=1)
+
+    def fails(manifest: Path, arrays: object) -> None:
+        raise WriteError(f"{manifest} cannot be written (No space left on device): free some space")
+
+    monkeypatch.setattr("rankdistill.training.teacher_cache.write_rows", fails)
+    fit(full)
+    assert "the teacher's logits of epoch 1 are not kept: " in told(full)
+    same(plain, full)

@@ -23,6 +23,7 @@ from ..methods.combine import EachView
 from ..methods.lskd import Standardized
 from ..models import MODELS
 from ..training.clock import Clock
+from ..training.loggers import LOGGERS, Profile, check_packages
 from ..training.plan import Plan, Watcher
 from ..training.state import State
 from ..training.updates import UPDATES, UpdateRule
@@ -48,6 +49,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     look_up(DATASETS, run.data.name, "data set")
     look_up(MODELS, run.student, "model")
     check_options(run.losses)
+    check_packages(run.loggers)
     rule = UPDATES[run.update.rule](**dataclasses.asdict(run.update))
     weights, header = teacher_weights(run)
     fabric = launched(run)
@@ -163,8 +165,6 @@ def _watchers(run: Run, watchers: Sequence[Watcher]) -> Sequence[Watcher]:
         return ()
     if not run.loggers and not run.profile:
         return watchers
-    from ..training.loggers import LOGGERS, Profile  # their packages are an extra
-
     profile = [Profile()] if run.profile else []
     return [*watchers, *(LOGGERS[name]() for name in run.loggers), *profile]
 

@@ -6,39 +6,14 @@ used as an index is unsigned, which spares the test whether it counts from the e
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from .compiled import kernel, part, simd_sum
+
 Array = NDArray[Any]
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def kernel(function: F) -> F:
-    """Compile at the first call, cached on disk beside the source, else in the user's cache folder, else not at all."""
-    return _compiled(function, {"contract"})
-
-
-def simd_sum(function: F) -> F:
-    """As `kernel`, for sums whose order may change. Nowhere is a flag set that assumes away NaN or infinity."""
-    return _compiled(function, {"contract", "reassoc", "nsz"})
-
-
-def part(function: F) -> F:
-    """Compile as part of each kernel that calls it."""
-    return cast("F", numba.njit(function, inline="always"))
-
-
-def _compiled(function: F, fastmath: set[str]) -> F:
-    compile = functools.partial(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath)
-    try:
-        return cast("F", compile(function, cache=True))
-    except RuntimeError:  # numba found no folder that it may write to
-        return cast("F", compile(function))
 
 
 @simd_sum

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import Array, kernel
+from .compiled import kernel
+from .kernels import Array
 
 
 @kernel

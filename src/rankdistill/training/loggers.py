@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,15 @@ class Profile(_Quiet):
         self._profiler.export_chrome_trace(str(beside))
         self._profiler = None
         beside.replace(self._folder / "trace.json")
+
+
+def check_packages(names: Iterable[str]) -> None:
+    """Raise ValueError if the package of a logger is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ValueError(
+                f"loggers has {name}, whose package is not installed: pip install 'rankdistill[log]', or leave it out"
+            )
 
 
 LOGGERS: dict[str, Callable[[], Watcher]] = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}
