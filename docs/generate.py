@@ -87,7 +87,8 @@ class Text:
     def of(cls, kind: type[Any]) -> Text:
         """Return the text that describes a class: its module's, or its own where many classes share the module."""
         shared = kind.__module__ in (EachView.__module__, UpdateRule.__module__)
-        return cls.parse(inspect.cleandoc((kind.__doc__ if shared else sys.modules[kind.__module__].__doc__) or ""))
+        text = inspect.cleandoc((kind.__doc__ if shared else sys.modules[kind.__module__].__doc__) or "")
+        return cls.parse(text.split("\n\nExample:")[0])
 
     @classmethod
     def parse(cls, text: str) -> Text:

@@ -16,6 +16,7 @@ def maps(*shapes: tuple[int, int, int], batch: int = 2, dtype: torch.dtype = tor
     return [torch.randn(batch, *shape, dtype=dtype) for shape in shapes]
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("num_vectors", [1, 2])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equals_repdistillers_loss_and_gradient(dtype: torch.dtype, num_vectors: int) -> None:
@@ -29,6 +30,7 @@ def test_equals_repdistillers_loss_and_gradient(dtype: torch.dtype, num_vectors:
             check_gradient("kdsvd", f"rep_s_feat{number}", feature, GRADIENT[dtype])
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("num_vectors", [1, 2])
 def test_equals_mdistillers_loss_and_gradient(num_vectors: int) -> None:
     student, teacher = features(torch.float32, *ROLES)

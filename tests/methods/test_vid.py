@@ -25,6 +25,7 @@ def outputs(dtype: torch.dtype) -> tuple[Output, Output]:
     return tuple(Output(torch.zeros(4, 5), dict(zip(ROLES, maps, strict=True))) for maps in features(dtype, *ROLES))
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equals_mdistillers_loss_and_gradient(dtype: torch.dtype) -> None:
     method, (student, teacher) = build(dtype), outputs(dtype)
@@ -37,6 +38,7 @@ def test_equals_mdistillers_loss_and_gradient(dtype: torch.dtype) -> None:
         check_parameters("vid", f"regressor{number}", dict(regressor.named_parameters()), TOLERANCE[dtype])
 
 
+@pytest.mark.authors
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_equals_repdistillers_loss_whose_variance_is_trained(dtype: torch.dtype) -> None:
     method, (student, teacher) = build(dtype), outputs(dtype)

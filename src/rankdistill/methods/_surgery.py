@@ -84,7 +84,7 @@ def require_staged(module: nn.Module, method: str, does: str) -> Staged:
     if not isinstance(module, Staged):
         raise TypeError(
             f"{method} {does}, and {type(module).__name__} has no segments() to do it with: "
-            "use a network of rankdistill.models, or give yours what Staged asks for"
+            "use a network of rankdistill.models, or give yours what `rankdistill.Staged` shows"
         )
     return module
 

@@ -146,11 +146,13 @@ class OFD(Method):
         if not before:
             what = "features before the last ReLU of each stage"
             lacking = without("the teacher", "pre1", pair.teacher_shapes, what=what)
-            raise ValueError(f"OFD reads pre1, pre2, ..., and {lacking}, of ReLUs that are not in place")
+            raise ValueError(f"OFD reads pre1, pre2, ..., before ReLUs that are not in place, and {lacking}")
         shapes = pair.student_shapes
         near = [f"pre{n}" if f"pre{n}" in shapes else f"stage{n}" for n in _numbers(shapes)]
         if not near:
-            raise ValueError(f"OFD reads maps, and {without('the student', 'stage1', shapes, what='stages')}")
+            raise ValueError(
+                f"OFD reads maps, and {without('the student', 'stage1', shapes, what='stages [B, C, H, W]')}"
+            )
         count = min(len(near), len(before))
         norms = {role: _norm_before(teacher, role, pair.teacher_shapes[role][0]) for role in before[-count:]}
         method = cls(
