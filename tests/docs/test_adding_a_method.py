@@ -79,12 +79,12 @@ def test_the_example_is_three_files_two_lines_and_an_optional_entry() -> None:
 def test_flags(copy: Path) -> None:
     code = f"""
 from rankdistill.cli.main import main
-for command in (["distill", "cifar100.{NAME}", "--help"], ["list"]):
+for command in (["distill", "cifar100.{NAME}", "--help-all"], ["list", "tiny_imagenet."]):
     assert main(command) == 0
 """
     shown = " ".join(ran(copy, "-c", code).split())
     assert f"--losses.{NAME}.power" in shown
-    assert f"Train with 1 ce + 1 {NAME} for resnet32x4 and resnet8x4; from: none: not published." in shown
+    assert f"The loss is 1 ce + 1 {NAME}, for resnet32x4 and resnet8x4." in shown
     assert f"tiny_imagenet.{NAME}" in shown
 
 
@@ -130,7 +130,11 @@ def test_group_tests(copy: Path) -> None:
 def test_setting(copy: Path) -> None:
     write(copy, SETTING, BLOCKS[SETTING])
     code = f"from rankdistill.recipes import RECIPES; print(RECIPES['cifar100.{NAME}'].__doc__)"
-    assert f"1 ce + 0.5 {NAME} for resnet32x4 and resnet8x4; from: nobody: an example" in ran(copy, "-c", code)
+    said = ran(copy, "-c", code)
+    assert (
+        f"The loss is 1 ce + 0.5 {NAME}, for resnet32x4 and resnet8x4. Source of the setting: nobody: an example"
+        in said
+    )
 
 
 def test_style(copy: Path) -> None:

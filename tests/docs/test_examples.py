@@ -27,9 +27,9 @@ def test_example_runs(code: str) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_is_understood(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every command line of the documentation has flags and names that exist: with --help it ends well."""
+    """Every command line of the documentation has flags and names that exist: with --help-all it ends well."""
     arguments = [word.replace("<hash>", "0") for word in shlex.split(command)[1:]]
-    assert main([*arguments, "--help"]) == 0
+    assert main([*arguments, "--help-all"]) == 0
     shown = capsys.readouterr().out
     for flag in (word for word in arguments if word.startswith("--")):
         assert flag in shown

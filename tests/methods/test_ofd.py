@@ -232,9 +232,7 @@ def test_refuses_what_it_cannot_use() -> None:
     student, teacher = MODELS["resnet8"](5), MODELS["resnet8"](5)
     networks = Network(student, roles(student)), Network(teacher, roles(teacher), frozen=True)
     pair = pair_of(*networks, torch.randn(2, 3, 8, 8), num_samples=2)
-    with pytest.raises(
-        ValueError, match=r"OFD reads maps, and the student has no stages \[B, C, H, W\] \(its roles: pooled\)"
-    ):
+    with pytest.raises(ValueError, match=r"the student of OFD has no stages \[B, C, H, W\] \(its roles: pooled\)"):
         OFD.for_pair(dataclasses.replace(pair, student_shapes={"pooled": (8,)}))
     unknown = nn.Sequential(nn.Conv2d(3, 16, 1), nn.BatchNorm2d(16))
     with pytest.raises(ValueError, match="no batch norm of 16 channels is known before 'pre1' of Sequential"):

@@ -256,7 +256,9 @@ def test_for_networks_of_torchvision() -> None:
 
 def test_refuses_what_it_cannot_use() -> None:
     pair = pair_named("resnet56", "resnet20")
-    with pytest.raises(ValueError, match=r"the teacher has no stages \[B, C, H, W\] \(its roles: last, pooled\)"):
+    with pytest.raises(
+        ValueError, match=r"the teacher of ReviewKD has no stages \[B, C, H, W\] \(its roles: last, pooled\)"
+    ):
         ReviewKD.for_pair(dataclasses.replace(pair, teacher_shapes={"last": (197, 8), "pooled": (8,)}))
     with pytest.raises(ValueError, match=r'the student, .* has no role "pooled" \(its roles: stage1\)'):
         ReviewKD.for_pair(dataclasses.replace(pair, student_shapes={"stage1": (8, 4, 4)}))

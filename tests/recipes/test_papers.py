@@ -70,10 +70,10 @@ def test_a_method_without_an_entry_is_beside_cross_entropy() -> None:
 
 def test_a_recipe_says_what_it_trains_with_and_where_that_is_from() -> None:
     assert inspect.getdoc(RECIPES["cifar100.at"]) == (
-        "Train with 1 ce + 1000 at for resnet32x4 and resnet8x4; from: RepDistiller, -b 1000; mdistiller, "
-        "cifar100/at.yaml."
+        "The loss is 1 ce + 1000 at, for resnet32x4 and resnet8x4. Source of the setting: RepDistiller, -b 1000; "
+        "mdistiller, cifar100/at.yaml."
     )
-    assert "update rule dot" in (inspect.getdoc(RECIPES["cifar100.dot"]) or "")
+    assert "by the update rule dot" in (inspect.getdoc(RECIPES["cifar100.dot"]) or "")
 
 
 @pytest.mark.parametrize(

@@ -150,9 +150,7 @@ class OFD(Method):
         shapes = pair.student_shapes
         near = [f"pre{n}" if f"pre{n}" in shapes else f"stage{n}" for n in _numbers(shapes)]
         if not near:
-            raise ValueError(
-                f"OFD reads maps, and {without('the student', 'stage1', shapes, what='stages [B, C, H, W]')}"
-            )
+            raise ValueError(without("the student of OFD", "stage1", shapes, what="stages [B, C, H, W]"))
         count = min(len(near), len(before))
         norms = {role: _norm_before(teacher, role, pair.teacher_shapes[role][0]) for role in before[-count:]}
         method = cls(

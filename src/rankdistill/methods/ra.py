@@ -69,6 +69,8 @@ def rank_alignment_loss(
         ValueError: the shapes differ, epsilon is not positive and finite, or an option is unknown.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import rank_alignment_loss
         >>> student, teacher = torch.randn(2, 4, 100)  # logits [batch, classes] of each
         >>> rank_alignment_loss(student, teacher, epsilon=0.1, units="logit").shape
         torch.Size([4])
@@ -155,6 +157,8 @@ class RA(Method):
         ValueError: an argument is out of range or has no effect.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import MODELS, RA, CrossEntropy, assemble
         >>> networks = MODELS["resnet8"](10), MODELS["resnet14"](10)
         >>> terms = {"task": (1.0, CrossEntropy()), "ra": (5.0, RA)}
         >>> method, student, teacher = assemble(terms, *networks, torch.zeros(2, 3, 32, 32), num_samples=50_000)

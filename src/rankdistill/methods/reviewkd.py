@@ -210,9 +210,7 @@ def _levels(shapes: Mapping[str, tuple[int, ...]], whose: str) -> list[str]:
     """Return the roles of a network's maps [C, H, W], from the shallowest, and then "pooled"."""
     stages = stage_roles(role for role, shape in shapes.items() if len(shape) == 3)
     if not stages:
-        raise ValueError(
-            f"ReviewKD reads maps, and {without(f'the {whose}', 'stage1', shapes, what='stages [B, C, H, W]')}"
-        )
+        raise ValueError(without(f"the {whose} of ReviewKD", "stage1", shapes, what="stages [B, C, H, W]"))
     return [*stages, "pooled"]
 
 

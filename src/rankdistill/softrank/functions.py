@@ -56,6 +56,8 @@ def soft_rank(
         ValueError: epsilon is not positive and finite, or `dim` or `regularization` is unknown.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import soft_rank
         >>> soft_rank(torch.tensor([2.0, 0.5, 1.0, -1.0]), epsilon=0.1)
         tensor([1., 3., 2., 4.])
     """
@@ -112,6 +114,8 @@ def soft_sort(
         ValueError: epsilon is not positive and finite, or `dim` or `regularization` is unknown.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import soft_sort
         >>> soft_sort(torch.tensor([2.0, 0.5, 1.0, -1.0]), epsilon=0.1)
         tensor([ 2.0000,  1.0000,  0.5000, -1.0000])
     """
@@ -130,6 +134,8 @@ def rank_regime(logits: Tensor, epsilon: float = 1.0, *, regularization: Regular
         TypeError, ValueError: as `soft_rank`.
 
     Example:
+        >>> import torch
+        >>> from rankdistill import rank_regime
         >>> regime = rank_regime(torch.randn(4, 100), epsilon=0.1)
     """
     _check(logits, -1, epsilon, regularization)
