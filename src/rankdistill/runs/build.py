@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from .. import distributed
@@ -18,6 +19,7 @@ from ..assembly import Assembled, assemble
 from ..contract import Method, Pair
 from ..data import DATASETS
 from ..data.dataset import DataSet
+from ..folding import fold_batch_norms
 from ..methods import METHODS
 from ..methods.combine import EachView
 from ..methods.lskd import Standardized
@@ -68,7 +70,12 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     assembled = assemble(terms(run.losses), student, teacher, example, num_samples=len(train), labels=train.labels)
     state = _state(run, rule, assembled, fabric)
     digest = digest_of(weights) if weights else ""
-    found = {"teacher_digest": digest, "data_digest": _digest(data), "precision": fabric._precision.precision}
+    found = {
+        "teacher_digest": digest,
+        "teacher_folded": _folded(state, example.to(device)),
+        "data_digest": _digest(data),
+        "precision": fabric._precision.precision,
+    }
     config = describe(run) | found | {"code": digest_of_outside(_used(run))}
     name = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:12]
     loader = training_batches(run, train, held_out, rule, data, views=state.method.views, device=device)
@@ -96,6 +103,14 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
         evaluate_teacher=run.evaluate_teacher,
         watchers=_watchers(run, watchers),
     )
+
+
+def _folded(state: State, like: Tensor) -> int:
+    """Merge the teacher's batch norms into the layers before them, and return how many; see `folding`."""
+    if state.teacher is None:
+        return 0
+    images = torch.randn(like.shape, generator=torch.Generator().manual_seed(0)).to(like.device)
+    return fold_batch_norms(state.teacher.uncached, images)
 
 
 def _used(run: Run) -> list[object]:

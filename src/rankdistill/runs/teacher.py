@@ -69,7 +69,7 @@ def cached(
     run: Run,
     state: State,
     stream: Batches,
-    found: Mapping[str, str],
+    found: Mapping[str, object],
     num_samples: int,
     num_classes: int,
     watchers: Sequence[Watcher],
