@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _DIGEST = re.compile(rb"[0-9a-fA-F]{64}(?=\s|$)")
-
+_MOST_OF_DIGEST = 10_000
 
 _ADVICE = {
     errno.ENOSPC: "free some space",
@@ -94,17 +94,37 @@ def read_with_digest(path: Path, *, required: bool = False) -> bytes:
         FileNotFoundError: there is no such file. ValueError: the content differs from the digest, the digest is
             missing though it is required, or the file of the digest holds none.
     """
+    expected = _digest_beside(path, required=required)
+    content = path.read_bytes()
+    _compare(path, expected, hashlib.sha256(content))
+    return content
+
+
+def check_digest(path: Path) -> None:
+    """Raise what `read_with_digest` raises; the file is not held in memory, nor read if no SHA-256 is beside it."""
+    expected = _digest_beside(path, required=False)
+    if expected is not None:
+        with path.open("rb") as file:
+            _compare(path, expected, hashlib.file_digest(file, "sha256"))
+
+
+def _digest_beside(path: Path, *, required: bool) -> str | None:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
-    content = path.read_bytes()
     beside = digest_path(path)
-    if required and not beside.is_file():
-        raise ValueError(f"{path} has no SHA-256 beside it, in {beside.name}: it cannot be trusted")
-    if beside.is_file():
-        expected = _DIGEST.match(beside.read_bytes())
-        if expected is None:
-            raise ValueError(f"{beside} holds no SHA-256: remove it if {path.name} is whole, or copy both again")
-        found = hashlib.sha256(content).hexdigest()
-        if found != (wanted := expected[0].decode().lower()):
-            raise ValueError(f"{path} is damaged (SHA-256 {found[:12]}, expected {wanted[:12]}): copy it again")
-    return content
+    if not beside.is_file():
+        if required:
+            raise ValueError(f"{path} has no SHA-256 beside it, in {beside.name}: it cannot be trusted")
+        return None
+    with beside.open("rb") as file:
+        expected = _DIGEST.match(file.read(_MOST_OF_DIGEST))
+    if expected is None:
+        raise ValueError(f"{beside} holds no SHA-256: remove it if {path.name} is whole, or copy both again")
+    return expected[0].decode().lower()
+
+
+def _compare(path: Path, expected: str | None, found: hashlib._Hash) -> None:
+    if expected is not None and found.hexdigest() != expected:
+        raise ValueError(
+            f"{path} is damaged (SHA-256 {found.hexdigest()[:12]}, expected {expected[:12]}): copy it again"
+        )

@@ -2,29 +2,26 @@
 
 Known are the layouts of RepDistiller (also TTM, NORM, FCFD, ICKD, CTKD, DIST), of mdistiller (also MLKD, LSKD, CAT-KD),
 whose training output holds student and teacher in one, and of ReviewKD, a bare state dict; in the zip format of today
-or the one before PyTorch 1.6. A pickle can name any function to be called when it is read. Here only tensors, plain
-containers and numbers are, by torch's own restricted reader, and two kinds of harmless values that these files hold.
+or the one before PyTorch 1.6. Only tensors, plain containers and numbers are read from them (see `weights.pickles`).
 
 The file is long because each of these repositories nests and names its weights in another way.
 """
 
 from __future__ import annotations
 
-import argparse
-import pickle
+import math
 import re
-import struct
-import tarfile
-import warnings
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from .archives import archive_kind
+from .pickles import UNREADABLE, ForgedPickle, read_pickled
 
 Subtree = Literal["student", "teacher", "ema"]
 
@@ -35,30 +32,7 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 _BESIDE = re.compile(r"(^|\.)(n_averaged|total_ops|total_params)$")
 """Counters of AveragedModel and of programs that count operations: no part of a network."""
 _GLOBAL = re.compile(r"GLOBAL (\S+)")
-# What the restricted reader raises on files that are damaged or something else: it checks little of what it reads.
-UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    OverflowError,
-    struct.error,
-    MemoryError,
-)
-# A scalar's constructor by its name under NumPy 1 and 2, and the dtypes of the numbers that are found in checkpoints.
-_scalar = cast("Callable[..., Any]", np.float64(0.0).__reduce__()[0])
-_HARMLESS: tuple[Callable[..., Any] | tuple[Callable[..., Any], str], ...] = (
-    argparse.Namespace,
-    (_scalar, "numpy.core.multiarray.scalar"),
-    (_scalar, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
-)
+_MAX_NAME = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +118,7 @@ def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: check the path")
-    archive = _archive(path)
+    archive = archive_kind(path)
     if archive:
         raise ValueError(
             f"{path} is a {archive} archive, not a checkpoint: extract it, and give one of the files in it"
@@ -162,11 +136,10 @@ def read_checkpoint(path: Path, *, subtree: Subtree = "student") -> Checkpoint:
         held = f"a {' and a '.join(sorted(owners))}" if owners else "one network, not a student and a teacher"
         raise ValueError(f"{path} holds {held}: there is no {subtree} to take out of it")
     check_values(weights, path)
-    accuracy, left = None, ""
-    if isinstance(content, Mapping):
-        if subtree == "student":
-            accuracy = next((_number(content[key]) for key in ("accuracy", "best_acc") if key in content), None)
-        left = next((place for place in _AVERAGES if place != taken and _are_tensors(content.get(place))), "")
+    accuracy, parts = None, _parts(content) or {}
+    if subtree == "student":
+        accuracy = next((_number(parts[key]) for key in ("accuracy", "best_acc") if key in parts), None)
+    left = next((place for place in _AVERAGES if place != taken and _tensors(parts.get(place))), "")
     return Checkpoint(_with_counters(weights), accuracy, taken, left)
 
 
@@ -206,65 +179,62 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, so
     module.load_state_dict(dict(weights))
 
 
-def _archive(path: Path) -> str | None:
-    """Return what kind of archive of files it is; torch's own files are zip archives too, and do not count."""
-    if tarfile.is_tarfile(path):  # first, since a zip file at the end of a tar archive makes it look like one
-        return "tar"
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                    return "zip"
-                packed = any(member.file_size > member.compress_size for member in archive.infolist())
-                return "compressed" if packed else None  # torch compresses nothing: these may be gigabytes of zeros
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        pass  # damaged: torch's reader says so
-    return None
-
-
 def _load(path: Path) -> object:
-    known = set(torch.serialization.get_safe_globals())
-    harmless = [entry for entry in _HARMLESS if entry not in known]  # leaving the context forgets what it was given
-    with path.open("rb") as file:
-        try:
-            with torch.serialization.safe_globals(harmless), warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that others' pickle protocol may not be understood
-                return torch.load(file, map_location="cpu", weights_only=True)
-        except UNREADABLE as error:
-            asked = _GLOBAL.search(str(error))
-            if asked:
-                raise ValueError(
-                    f"{path} was not opened: it asks for {asked[1]!r} to be called, which weights do not need. Save "
-                    "the network's state_dict() alone, in the program that wrote the file, and give that"
-                ) from error
+    try:
+        with path.open("rb") as file:
+            return read_pickled(file)
+    except UNREADABLE as error:
+        asked = _GLOBAL.search(str(error))
+        if asked:
             raise ValueError(
-                f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or nothing that "
-                "torch.save wrote; fetch it again"
+                f"{path} was not opened: it asks for {asked[1]!r} to be called, which weights do not need. Save "
+                "the network's state_dict() alone, in the program that wrote the file, and give that"
             ) from error
+        reason = error if isinstance(error, ForgedPickle) else type(error).__name__
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({reason}): it is damaged, or nothing that "
+            "torch.save wrote; fetch it again"
+        ) from error
 
 
-def _are_tensors(value: object) -> bool:
-    if not isinstance(value, Mapping) or not value:
-        return False
-    return all(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items())
+def _parts(value: object) -> dict[Any, Any] | None:
+    """Return what is in a dict; an OrderedDict of a file may carry attributes in place of its methods."""
+    return dict(dict.items(value)) if isinstance(value, dict) else None
+
+
+def _tensors(value: object) -> dict[str, Tensor] | None:
+    """Return what is in a dict of tensors, else None."""
+    parts = _parts(value)
+    if not parts or not all(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in parts.items()):
+        return None
+    return parts
 
 
 def _tensors_in(content: object, path: Path, *, average: bool) -> tuple[str, dict[str, Tensor]]:
     """Return the first of the usual places that is a dict of tensors, and what it holds; "" is the whole content."""
     places = _AVERAGES if average else (*_PLACES, "", *_AVERAGES)
-    if isinstance(content, Mapping):
-        for place in places:
-            candidate = content.get(place) if place else content
-            if isinstance(candidate, Mapping) and _are_tensors(candidate):
-                return place, dict(candidate)
-        holds = f"the keys {', '.join(map(str, list(content)[:8]))}" if content else "nothing"
-    else:
+    parts = _parts(content)
+    for place in places:
+        found = _tensors((parts or {}).get(place) if place else content)
+        if found:
+            return place, found
+    if parts is None:
         holds = f"a {type(content).__name__}"
+    else:
+        holds = f"the keys {', '.join(map(_shown, list(parts)[:8]))}" if parts else "nothing"
     where = ", ".join(place for place in places if place)
     raise ValueError(
         f"{path} holds {holds}: weights are looked for under {where}{'' if average else ' and at the top'}, as a dict "
         "of tensors; save a state_dict() there"
     )
+
+
+def _shown(key: object) -> str:
+    if isinstance(key, str):
+        text = key if key.isprintable() else repr(key)
+    else:
+        text = str(key) if isinstance(key, int | float) else f"a {type(key).__name__}"
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def unprefixed(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -274,8 +244,10 @@ def unprefixed(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     them as often as they come.
 
     Raises:
-        ValueError: two names become one.
+        ValueError: two names become one, or a name is far too long to be one.
     """
+    if any(len(name) > _MAX_NAME for name in weights):
+        raise ValueError(f"{path} is no network of ours: it has a name of more than {_MAX_NAME} characters")
     plain = {name: value for name, value in weights.items() if not _BESIDE.search(name)}
     count = len(plain)
     while plain:
@@ -291,17 +263,25 @@ def unprefixed(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def check_values(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Raise ValueError unless every tensor is dense and real, has as many bytes as entries, and is finite."""
+    """Raise ValueError unless every tensor is dense, real and finite, and its entries are in the file."""
+    length, seen = path.stat().st_size, set()
     for name, value in weights.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
             raise ValueError(f"{path} is no network of ours: its {name!r} is sparse, quantised or empty of values")
-        stored = value.untyped_storage().nbytes()
+        view = (value.data_ptr(), value.dtype, value.shape, value.stride())
+        if view in seen:  # two names of one tensor
+            continue
+        seen.add(view)
+        stored = min(value.untyped_storage().nbytes(), length)
         if value.numel() * value.element_size() > stored:
             raise ValueError(
                 f"{path} is no network of ours: its {name!r} says it has {value.numel():,} entries, in {stored:,} bytes"
             )
+        length -= value.numel() * value.element_size()
         if value.is_complex():
             raise ValueError(f"{path} is no network of ours: its {name!r} is complex; real weights are needed")
+        if value.is_floating_point() and value.element_size() < 2:
+            raise ValueError(f"{path} is no network of ours: its {name!r} is {value.dtype}; 16 bits or more are needed")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ValueError(f"{path} has NaN or infinite values in {name!r}: the run that saved it had diverged")
 
@@ -318,6 +298,11 @@ def _with_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, Tensor):
-        return float(value) if value.numel() == 1 else None
-    return float(value) if isinstance(value, int | float | np.number) else None
+    """Return a number that is one and finite, else None."""
+    if isinstance(value, Tensor) and not value.is_meta and value.numel() == 1 and not value.is_complex():
+        value = value.item()
+    try:
+        number = float(value) if isinstance(value, int | float | np.integer | np.floating) else math.nan
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None

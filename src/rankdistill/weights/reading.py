@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .durable import read_with_digest
+from .durable import check_digest
 from .foreign import check_values, read_checkpoint, unprefixed
 from .storage import load_weights
 
@@ -31,7 +31,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             weights = unprefixed(weights, path)
         check_values(weights, path)
         return weights, header
-    read_with_digest(path)
+    check_digest(path)
     return read_checkpoint(path).weights, {}
 
 

@@ -14,11 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from .durable import read_with_digest, write_with_digest
-from .foreign import UNREADABLE
+from .durable import check_digest, read_with_digest, write_with_digest
 from .header import read_header
+from .pickles import UNREADABLE, read_pickled
 
 _ABOUT = "rankdistill"
+_MOST_OF_TABLE = 2**24
+_MOST_TENSORS = 50_000
 
 
 def digest_of(weights: Mapping[str, Tensor]) -> str:
@@ -47,10 +49,16 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         FileNotFoundError: there is no such file. ValueError: it is damaged, or no safetensors file, or says of itself
             what this program does not write.
     """
-    read_with_digest(path)
+    check_digest(path)
+    with path.open("rb") as file:
+        if int.from_bytes(file.read(8), "little") > _MOST_OF_TABLE:
+            raise ValueError(f"{path} is not a readable safetensors file (its table is too long): fetch it again")
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            names = file.keys()
+            if len(names) > _MOST_TENSORS:
+                raise ValueError(f"{path} is no network of ours: it has {len(names):,} tensors")
+            tensors = {name: file.get_tensor(name) for name in names}
             about = (file.metadata() or {}).get(_ABOUT)
     except (SafetensorError, OSError, RuntimeError, TypeError, LookupError, AttributeError, MemoryError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -74,7 +82,7 @@ def load_state(path: Path) -> dict[str, Any]:
     """
     content = read_with_digest(path, required=True)
     try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state = read_pickled(io.BytesIO(content))
     except UNREADABLE as error:
         raise ValueError(f"{path} is no checkpoint of this program") from error
     if not isinstance(state, dict):
