@@ -96,7 +96,8 @@ def _pairs(network: Network, images: Tensor) -> list[_Pair]:
         plain = batch_norm.running_mean is not None and batch_norm.affine
         tapped = bool(one._forward_hooks or norm._forward_pre_hooks)  # the output of the layer itself is read
         if once and plain and not tapped:
-            found.append(_Pair(layer, batch_norm, names[norm], layer.weight, layer.bias))
+            weight, bias = cast("nn.Parameter", layer.weight), cast("nn.Parameter | None", layer.bias)
+            found.append(_Pair(layer, batch_norm, names[norm], weight, bias))
     return found
 
 
