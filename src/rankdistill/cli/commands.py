@@ -1,4 +1,4 @@
-"""What each command of the command line does."""
+"""What each command of the command line does. What needs torch is imported when a command is carried out."""
 
 from __future__ import annotations
 
@@ -12,22 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data import DATASETS
-from ..methods import METHODS
-from ..models import MODELS
+from ..catalogue import DATASETS, METHODS, MODELS, UPDATES
 from ..recipes import RECIPES
 from ..recipes.takd import CHAINS
-from ..runs.convert import convert_checkpoint
-from ..runs.evaluate import evaluate_weights
-from ..runs.fitting import Classes
-from ..training.updates import UPDATES
-from ..weights.durable import write_atomically
-from ..weights.foreign import Subtree, difference_from_published
-from .console import console
 from .flags import Flag, columns, flags_of_call, parse_flags, shown, texts_of
-from .train import distill, refusing, train_teacher
+from .refusing import refusing
+from .train import distill, train_teacher
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
+Classes = Literal["same", "by-name"]
+Subtree = Literal["student", "teacher", "ema"]
 
 
 def evaluate(
@@ -50,6 +44,8 @@ def evaluate(
         classes: "same" if the file is for the data's classes in their order; "by-name" takes these out of its own.
         accelerator: where to run.
     """
+    from ..runs.evaluate import evaluate_weights
+
     result = evaluate_weights(weights, model=model, data_name=data, root=root, classes=classes, accelerator=accelerator)
     _show_accuracy(result)
 
@@ -75,6 +71,8 @@ def convert(
         subtree: which network, where the file holds a student and a teacher.
         accelerator: where to run.
     """
+    from ..runs.convert import convert_checkpoint
+
     result = convert_checkpoint(
         checkpoint, model=model, out=out, data_name=data, root=root, subtree=subtree, accelerator=accelerator
     )
@@ -85,6 +83,8 @@ def _show_accuracy(result: Mapping[str, str | int | float]) -> None:
     """Print a result as JSON, and to stderr what there is to say if it is not the published one."""
     print(json.dumps(result))
     if "published" in result:
+        from ..weights.foreign import difference_from_published
+
         sentence = difference_from_published(str(result["data"]), str(result["model"]), float(result["top1"]))
         if sentence:
             print(f"rankdistill: {sentence}", file=sys.stderr)
@@ -97,7 +97,9 @@ def demo(*, seeds: int = 5, out: Path = Path("runs/demo")) -> None:
         seeds: students of each kind.
         out: the folder of the results; each call makes a new one inside.
     """
-    from .demo.demo import run_demo, table_of  # only this needs them, and plotly takes a second to import
+    from ..weights.durable import write_atomically
+    from .console import console
+    from .demo.demo import run_demo, table_of
     from .demo.page import demo_page
 
     folder = out / time.strftime("%Y-%m-%dT%H-%M-%S")
@@ -110,21 +112,17 @@ def demo(*, seeds: int = 5, out: Path = Path("runs/demo")) -> None:
 
 def show_list(arguments: Sequence[str]) -> None:
     """Show data sets, models, methods, update rules and recipes: all, or those that have a word in name or sentence."""
-    kinds: dict[str, Mapping[str, object]] = {
-        "data sets": DATASETS,
-        "models": MODELS,
-        "methods": METHODS,
-        "update rules": UPDATES,
-        "recipes": {**RECIPES, **CHAINS},
-    }
+    tables = {"data sets": DATASETS, "models": MODELS, "methods": METHODS, "update rules": UPDATES}
+    kinds = {kind: {name: entry.text for name, entry in table.items()} for kind, table in tables.items()}
+    kinds["recipes"] = {name: inspect.getdoc(recipe) or "" for name, recipe in {**RECIPES, **CHAINS}.items()}
     if any(argument.startswith("-") for argument in arguments) or len(arguments) > 1:
         asked = bool({"-h", "--help", "--help-all"}.intersection(arguments))
         print(f"usage: rankdistill list [WORD]\n\n{inspect.getdoc(show_list)}\nWORD may be a kind, too: models, say.")
         raise SystemExit(0 if asked else 2)
     word = arguments[0].lower() if arguments else ""
     found = False
-    for kind, entries in kinds.items():
-        lines = {name: _sentence(name, entry) for name, entry in entries.items()}
+    for kind, texts in kinds.items():
+        lines = {name: _sentence(name, text) for name, text in texts.items()}
         if word and word not in kind:
             pattern = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
             lines = {name: text for name, text in lines.items() if word in name.lower() or pattern.search(text)}
@@ -163,9 +161,9 @@ def _in_short(recipes: Mapping[str, str]) -> dict[str, str]:
     return short
 
 
-def _sentence(name: str, entry: object) -> str:
+def _sentence(name: str, docstring: str) -> str:
     """Return the first line of a docstring as a sentence for users: what an entry is, not what its function returns."""
-    line = (inspect.getdoc(entry) or "").split("\n")[0].removeprefix("Return ").removeprefix(f"{name}: ")
+    line = docstring.split("\n")[0].removeprefix("Return ").removeprefix(f"{name}: ")
     return line[:1].upper() + line[1:]
 
 

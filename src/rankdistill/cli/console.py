@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
-from ..methods import METHODS
-from ..training.plan import Plan, Record
+from ..catalogue import METHODS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..training.plan import Plan, Record
 
 _TIMED_STEPS = 10
 """After so many steps the time of the whole run is estimated."""
@@ -132,8 +134,7 @@ def _size(module: nn.Module) -> str:
 
 def _loss(options: dict[str, Any]) -> str:
     """Return a loss's method and weight, and its options that are not the method's defaults."""
-    method = inspect.signature(METHODS[options["method"]]).parameters
-    usual = {name: parameter.default for name, parameter in method.items()} | {
+    usual = {option.name: option.default for option in METHODS[options["method"]].options} | {
         "each_view": False,
         "standardized": False,
     }
