@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..catalogue import DATASETS, METHODS, MODELS, UPDATES
 from ..recipes import RECIPES
 from ..recipes.takd import CHAINS
+from ..runs.catalogue import DATASETS, METHODS, MODELS, UPDATES
 from .flags import Flag, columns, flags_of_call, parse_flags, shown, texts_of
 from .refusing import refusing
 from .train import distill, train_teacher

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..catalogue import METHODS
+from ..runs.catalogue import METHODS
 
 if TYPE_CHECKING:
     from torch import nn

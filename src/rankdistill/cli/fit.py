@@ -26,10 +26,12 @@ def fit_all(runs: Sequence[Run]) -> None:
     Raises:
         SystemExit: a run is refused, was told to stop, or could not be written.
     """
+    numbers = iter(range(1, len(runs) + 1))
 
     def told(run: Run) -> Path:
+        number = next(numbers)
         if len(runs) > 1:
-            console.print(f"{run.teacher} teaches {run.student}, one of {len(runs)} runs")
+            console.print(f"run {number} of {len(runs)}: {run.teacher} teaches {run.student}")
         return _fitted(run)
 
     fit_chain(runs, told)

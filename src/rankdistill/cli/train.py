@@ -9,10 +9,10 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..catalogue import DATASETS, MODELS, UPDATES
 from ..recipes import RECIPES
 from ..recipes.protocols import PROTOCOLS
 from ..recipes.takd import CHAINS
+from ..runs.catalogue import DATASETS, MODELS, UPDATES
 from ..runs.config import Run, in_so_many_epochs
 from ..runs.options import look_up, update_rule
 from .flags import Flag, columns, flags_of, parse, shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ..catalogue import METHODS
+from ..runs.catalogue import METHODS
 from ..runs.config import Run
 from ..runs.options import look_up, loss, update_rule
 from .protocols import PROTOCOLS

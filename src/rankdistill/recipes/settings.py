@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..catalogue import METHODS
+from ..runs.catalogue import METHODS
 from ..runs.options import loss
 from . import by_pair
 from .by_pair import CE, CE_OF_KD, CE_OF_VIEWS, CIFAR100_PAIRS, KD, ONE_FAMILY, TINY_IMAGENET_PAIRS, Losses, PairNames

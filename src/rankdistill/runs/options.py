@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
-from ..catalogue import METHODS, UPDATES, Entry
+from .catalogue import METHODS, UPDATES, Entry
 
 _Weight = Annotated[float, "What the loss is multiplied by."]
 _EachView = Annotated[bool, "Apply the loss to both views of an image, and add the two."]

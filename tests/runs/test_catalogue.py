@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from rankdistill import METHODS, MODELS, UPDATES, Method, UpdateRule, catalogue
-from rankdistill.catalogue import Entry, Option, Table
+from rankdistill import METHODS, MODELS, UPDATES, Method, UpdateRule
 from rankdistill.cli import commands
 from rankdistill.data import DATASETS
 from rankdistill.recipes import RECIPES
+from rankdistill.runs import catalogue
+from rankdistill.runs.catalogue import Entry, Option, Table
 from rankdistill.runs.convert import convert_checkpoint
 from rankdistill.runs.evaluate import evaluate_weights
 
@@ -47,7 +48,7 @@ def test_sources_say_what_the_code_says(table: Table, name: str) -> None:
 
 def test_tables_have_the_same_names_in_the_same_order() -> None:
     code = (
-        "from rankdistill import catalogue as c\n"
+        "from rankdistill.runs import catalogue as c\n"
         "print([list(table) for table in (c.METHODS, c.UPDATES, c.MODELS, c.DATASETS)])\n"
         "import sys; assert 'torch' not in sys.modules\n"
     )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, get_type_hints
 
 _PACKAGE = __name__.split(".")[0]
-_ROOT = Path(__file__).parent
+_ROOT = Path(__file__).parents[1]
 _STANDARD = ("typing", "pathlib", "collections.abc")
 """Modules from which a type or a default may come, beside those of this package."""
 
@@ -67,11 +67,11 @@ class Table(Mapping[str, Entry]):
     """Name -> what is known of it.
 
     Args:
-        package: the module that has the table, relative to this package.
+        package: the module that has the table, relative to `rankdistill`.
         name: of the table there: a dictionary that is written out, of names and classes or functions.
 
     Example:
-        >>> from rankdistill.catalogue import METHODS
+        >>> from rankdistill.runs.catalogue import METHODS
         >>> [option.name for option in METHODS["kd"].options]
         ['temperature']
     """
