@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankdistill import MODELS
+from rankdistill import METHODS, MODELS, UPDATES
 from rankdistill.cli.main import COMMANDS, SIGNALS, main
+from rankdistill.data import DATASETS
 from rankdistill.recipes import RECIPES
+from rankdistill.recipes.takd import CHAINS
 from rankdistill.runs.config import Run, in_so_many_epochs
 from rankdistill.training.signals import EXIT_CODES
 from rankdistill.weights.storage import load_weights, save_weights
@@ -161,8 +163,12 @@ def test_options_of_methods_are_flags(capsys: pytest.CaptureFixture[str]) -> Non
 def test_list_shows_every_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     shown = output(capsys)
-    for name in ("digits", "tiny_imagenet", "fashion_mnist", "resnet32x4", "digits.ra", "kd"):
-        assert name in shown
+    for name in (*DATASETS, *MODELS, *METHODS, *UPDATES):
+        assert re.search(rf"\b{name}\b", shown)
+    assert main(["list", "recipes"]) == 0
+    shown = output(capsys)
+    for name in (*RECIPES, *CHAINS):
+        assert f" {name} " in shown
 
 
 @pytest.mark.parametrize("recipe", ["digits.plain", "digits.kd", "digits.ra"])
@@ -303,10 +309,13 @@ def test_milestones_are_scaled_and_told() -> None:
 @pytest.mark.parametrize(
     ("word", "there", "not_there"),
     [
-        ("", ["digits.ra", "cifar100.METHOD", "resnet8x4"], ["cifar100.dkd  "]),
+        ("", ["digits", "recipes cifar100.NAME:", "resnet8x4", "bilevel"], ["parameters", "The student"]),
         ("dkd", ["dkd ", "cifar100.dkd ", "tiny_imagenet.dkd "], ["vgg8 ", "digits.ra"]),
         ("models", ["resnet8x4", "vgg8"], ["digits.ra", "methods:"]),
-        ("kendall", ["rkkd"], ["resnet8x4"]),
+        ("Model", ["resnet8x4", "vgg8"], ["digits.ra", "methods:"]),
+        ("data", ["digits ", "csv"], ["digits.ra", "methods:"]),
+        ("update rules", ["bilevel "], ["digits.ra", "methods:"]),
+        ("kendall", ["rkkd "], ["resnet8x4"]),
     ],
 )
 def test_list_filters(word: str, there: list[str], not_there: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -314,7 +323,20 @@ def test_list_filters(word: str, there: list[str], not_there: list[str], capsys:
     shown = capsys.readouterr().out
     assert [name for name in there if name not in shown] == []
     assert [name for name in not_there if name in shown] == []
-    assert max(len(part.splitlines()) for part in shown.split("\n\n")) <= 80
+    assert len(shown.splitlines()) <= (30 if not word else 200)
+
+
+def test_list_shows_a_sentence_on_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for kind in ("data sets", "models", "methods", "update rules", "recipes"):
+        assert main(["list", kind]) == 0
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert first == f"{kind}:"
+        assert len(lines) <= 60 or kind == "recipes"
+        entries = re.split(r"\n  (?=\S)", "\n" + "\n".join(lines))[1:]
+        texts = [" ".join(entry.split()[1:]) for entry in entries]
+        assert [text for text in texts if not re.match("[A-Z0-9].{20,}[.]$", text)] == []
+        assert [text for text in texts if re.search("Return|none:|in nats|See `", text)] == []
 
 
 def test_list_of_nothing_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
