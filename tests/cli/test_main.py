@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import re
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 from rankdistill import METHODS, MODELS, UPDATES
-from rankdistill.cli.main import COMMANDS, SIGNALS, main
+from rankdistill.cli.main import COMMANDS, main
+from rankdistill.cli.stopping import SIGNALS, Told, stopping, whole
 from rankdistill.data import DATASETS
 from rankdistill.recipes import RECIPES
 from rankdistill.recipes.takd import CHAINS
@@ -204,6 +206,16 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.Capt
 BAD = {
     "data set": (["train-teacher", "digit"], "unknown data set 'digit': did you mean digits?"),
     "data set by option": (["distill", "digits.plain", "--data.name", "cifar"], "unknown data set 'cifar'"),
+    "teacher's recipe": (
+        ["distill", "digits.teacher"],
+        "digits.teacher trains a teacher: type `rankdistill train-teacher digits`",
+    ),
+    "only dashes": (
+        ["distill", "digits.kd", "--"],
+        "unknown option --: `rankdistill distill digits.kd --help-all` shows all",
+    ),
+    "words of list": (["list", "kd", "ra"], "list takes one word, and 'kd ra' was given"),
+    "option of list": (["list", "--models"], "list takes one word, and '--models' was given"),
     "recipe": (["distill", "digits.dkd"], "unknown recipe 'digits.dkd': did you mean digits.kd"),
     "model": (["distill", "digits.kd", "--student", "resnet9"], "unknown model 'resnet9': did you mean"),
     "method": (["distill", "digits.kd", "--losses.dkd.weight", "1"], "--losses.kd.weight"),
@@ -354,11 +366,23 @@ def test_help_of_every_command_is_printed_once(command: str, capsys: pytest.Capt
     assert shown.count("usage:") == 1
 
 
-def test_a_reader_that_leaves_ends_it_quietly() -> None:
-    command = f"{sys.executable} -m rankdistill list | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert done.stdout == "data sets:\n"
-    assert done.stderr == ""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["--help"], ["distill", "digits.ra", "--help"], ["evaluate", "--help"], ["distill", "--help"]],
+)
+def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str], unbuffered: str) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-m", "rankdistill", *arguments],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,7 +403,7 @@ def test_only_the_first_process_prints(capsys: pytest.CaptureFixture[str], monke
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_before_the_first_step_ends_with_the_promised_code(number: signal.Signals, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom rankdistill.cli import fit\nfrom rankdistill.cli.main import main\n"
@@ -396,7 +420,41 @@ def test_a_signal_before_the_first_step_ends_with_the_promised_code(number: sign
 
 
 def test_signals_have_the_same_codes_before_and_while_a_run_trains() -> None:
-    assert SIGNALS | {signal.SIGINT: 130} == EXIT_CODES
+    assert SIGNALS == EXIT_CODES
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_wait_for_the_end_of_an_import(number: signal.Signals) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    steps = []
+
+    def imports() -> None:
+        with stopping():
+            with whole():
+                signal.raise_signal(number)
+                steps.append("imported")
+            steps.append("started")
+
+    with pytest.raises(Told) as told:
+        imports()
+    assert (told.value.number, steps) == (number, ["imported"])
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rankdistill", "train-teacher", "digits", "--model", "resnet8", *QUICK]
+    command[-1] = "10000"
+    process = subprocess.Popen(["nohup", *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    epochs = (line for line in process.stdout if b"resnet8 epoch" in line)
+    next(epochs)
+    process.send_signal(signal.SIGHUP)
+    for _ in range(5):
+        assert next(epochs)
+    process.terminate()
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(60) == 143
 
 
 def test_an_accelerator_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

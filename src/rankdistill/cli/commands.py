@@ -17,6 +17,7 @@ from ..recipes.takd import CHAINS
 from ..runs.catalogue import DATASETS, METHODS, MODELS, UPDATES
 from .flags import Flag, columns, flags_of_call, parse_flags, shown, texts_of
 from .refusing import refusing
+from .stopping import whole
 from .train import distill, train_teacher
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
@@ -44,7 +45,8 @@ def evaluate(
         classes: "same" if the file is for the data's classes in their order; "by-name" takes these out of its own.
         accelerator: where to run: "auto", "cpu", "cuda" or "mps".
     """
-    from ..runs.evaluate import evaluate_weights
+    with whole():
+        from ..runs.evaluate import evaluate_weights
 
     result = evaluate_weights(weights, model=model, data_name=data, root=root, classes=classes, accelerator=accelerator)
     _show_accuracy(result)
@@ -71,7 +73,8 @@ def convert(
         subtree: which network is taken, where the file holds a student and a teacher, or an average of weights.
         accelerator: where to run: "auto", "cpu", "cuda" or "mps".
     """
-    from ..runs.convert import convert_checkpoint
+    with whole():
+        from ..runs.convert import convert_checkpoint
 
     result = convert_checkpoint(
         checkpoint, model=model, out=out, data_name=data, root=root, subtree=subtree, accelerator=accelerator
@@ -97,10 +100,11 @@ def demo(*, seeds: int = 5, out: Path = Path("runs/demo")) -> None:
         seeds: how many students of each kind are trained, at least 2.
         out: the folder of the results; each call makes a new one inside.
     """
-    from ..weights.durable import write_atomically
-    from .console import console
-    from .demo.demo import run_demo, table_of
-    from .demo.page import demo_page
+    with whole():
+        from ..weights.durable import write_atomically
+        from .console import console
+        from .demo.demo import run_demo, table_of
+        from .demo.page import demo_page
 
     folder = out / time.strftime("%Y-%m-%dT%H-%M-%S")
     result = run_demo(folder, seeds, console)
@@ -119,10 +123,11 @@ def show_list(arguments: Sequence[str]) -> None:
     tables = {"data sets": DATASETS, "models": MODELS, "methods": METHODS, "update rules": UPDATES}
     kinds = {kind: {name: entry.text for name, entry in table.items()} for kind, table in tables.items()}
     kinds["recipes"] = {name: inspect.getdoc(recipe) or "" for name, recipe in {**RECIPES, **CHAINS}.items()}
-    if any(argument.startswith("-") for argument in arguments) or len(arguments) > 1:
-        asked = bool({"-h", "--help", "--help-all"}.intersection(arguments))
+    if {"-h", "--help", "--help-all"}.intersection(arguments):
         print(f"usage: rankdistill list [WORD]\n\n{inspect.getdoc(show_list)}")
-        raise SystemExit(0 if asked else 2)
+        return
+    if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
+        raise SystemExit(f"list takes one word, and {' '.join(arguments)!r} was given: leave out the rest")
     if not arguments:
         print(_names(kinds))
         return

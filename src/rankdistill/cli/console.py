@@ -27,8 +27,14 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, which ends quietly."""
+        raise BrokenPipeError
+
+
 # Literal: no markup and no emoji in what it prints, since paths and names may look like these.
-console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=not is_first_process())
+console = _Console(markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=not is_first_process())
 """Prints as things are called, and nothing where another process prints already."""
 
 
@@ -117,8 +123,10 @@ def opening(plan: Plan) -> Iterator[tuple[str, str]]:
             yield role, " ".join([f"{about[role]}," if about.get(role) else "", _size(network.module)]).strip()
     classes = len(plan.header.get("class_names", ()))
     of = f" of {classes} classes" if classes else ""
-    steps = len(plan.loader)
-    yield "images", f"{plan.loader.num_samples:,}{of}; {plan.epochs} epochs of {steps} steps"
+    yield (
+        "images",
+        f"{plan.loader.num_samples:,}{of}; {_some(plan.epochs, 'epoch')} of {_some(len(plan.loader), 'step')}",
+    )
     for name, options in about.get("losses", {}).items():
         yield "loss", f"{name}: {_loss(options)}"
     if environment := about.get("environment"):
@@ -126,6 +134,10 @@ def opening(plan: Plan) -> Iterator[tuple[str, str]]:
         processes = f", processes: {environment['processes']}" if environment["processes"] > 1 else ""
         yield "device", f"{environment['device']}, precision {about['precision']}{threads}{processes}"
     yield "folder", str(plan.folder)
+
+
+def _some(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _size(module: nn.Module) -> str:

@@ -205,7 +205,7 @@ def _refuse_unknown(name: str, flags: Sequence[Flag], hint: str) -> NoReturn:
     if not name.startswith("-"):
         raise ValueError(f"{name!r} stands where a flag was expected: type `{hint}` to see them")
     known = [name for flag in flags for name in (*flag.names, *(flag.switches or ()))]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if name.strip("-") else []
     raise ValueError(f"unknown option {name}: " + (f"did you mean {near[0]}?" if near else f"`{hint}` shows all"))
 
 

@@ -17,6 +17,7 @@ from ..runs.config import Run, in_so_many_epochs
 from ..runs.options import look_up, update_rule
 from .flags import Flag, columns, flags_of, parse, shown
 from .refusing import refusing
+from .stopping import whole
 
 SHORTS = {
     "optim.epochs": "epochs",
@@ -64,6 +65,9 @@ def _train(
         _introduce(command, kind, [*recipes, *others])
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help", "--help-all") else 2)
     with refusing():
+        if command == "distill" and arguments[0] in RECIPES.keys() - recipes.keys():
+            data = arguments[0].removesuffix(".teacher")
+            raise ValueError(f"{arguments[0]} trains a teacher: type `rankdistill train-teacher {data}`")
         known = {**recipes, **dict.fromkeys(others)}
         recipe = look_up(known, arguments[0], kind.lower().replace("dataset", "data set"))
         runs = _configured(f"{command} {arguments[0]}", recipe, lambda **chosen: [recipe(**chosen)], arguments[1:])
@@ -81,7 +85,8 @@ def _train_chain(arguments: Sequence[str]) -> None:
 
 
 def _fit(runs: Sequence[Run]) -> None:
-    from .fit import fit_all  # with torch, which takes seconds to import: only runs need it
+    with whole():  # with torch, which takes seconds to import: only runs need it
+        from .fit import fit_all
 
     fit_all(runs)
 
