@@ -369,15 +369,23 @@ def test_help_of_every_command_is_printed_once(command: str, capsys: pytest.Capt
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     "arguments",
-    [["list"], ["--help"], ["distill", "digits.ra", "--help"], ["evaluate", "--help"], ["distill", "--help"]],
+    [
+        ["list"],
+        ["--help"],
+        ["distill", "digits.ra", "--help"],
+        ["evaluate", "--help"],
+        ["distill", "--help"],
+        ["train-teacher", "digits", "--model", "resnet8", *QUICK],
+    ],
 )
-def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str], unbuffered: str) -> None:
+def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
     reads, writes = os.pipe()
     os.close(reads)
     done = subprocess.run(
         [sys.executable, "-m", "rankdistill", *arguments],
         stdout=writes,
         stderr=subprocess.PIPE,
+        cwd=tmp_path,
         env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
         check=False,
     )

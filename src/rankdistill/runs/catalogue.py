@@ -152,7 +152,7 @@ class _Source(Mapping[str, Any]):
                 return getattr(importlib.import_module(node.module), name)
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             return self.value(node.value)
-        raise NameError(f"{name} of {self.path} cannot be known without an import: write the value out")
+        raise NameError(f"name {name!r} has no value that is written out")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.nodes)
@@ -162,7 +162,13 @@ class _Source(Mapping[str, Any]):
 
     def value(self, node: ast.expr) -> Any:
         """Return the value of an expression in this file."""
-        return eval(compile(ast.Expression(node), str(self.path), "eval"), {}, self)
+        try:
+            return eval(compile(ast.Expression(node), str(self.path), "eval"), {}, self)
+        except NameError as error:
+            raise NameError(
+                f"{self.path}, line {node.lineno}: {error}; types and defaults of options are read without an import, "
+                "so write them with builtins, `typing`, and constants of this package"
+            ) from error
 
     def definition(self, node: ast.expr) -> tuple[_Source, ast.ClassDef | ast.FunctionDef]:
         """Return the class or function that an expression names, or the first argument of a call, and its file."""
