@@ -50,7 +50,7 @@ def test_the_opening_says_what_is_trained_before_the_first_epoch(
         "digits.ra resnet14-resnet8",
         f"student resnet8, {sizes[0]:,} parameters",
         f"teacher resnet14, {sizes[1]:,} parameters",
-        "images 30 of 3 classes; 1 epochs of 1 steps",
+        "images 30 of 3 classes; 1 epoch of 1 step",
         "loss task: ce, weight 1",
         "loss ra: ra, weight 0.3, epsilon 3.0, distance l1, units logit",
     ]

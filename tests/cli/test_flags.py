@@ -39,7 +39,7 @@ class Outer:
     Attributes:
         inner: what is inside.
         several: name -> what is inside.
-        some_count: how many.
+        some_count: how many, whatever `some_count` and `some_other` are.
         kind: which one.
         size: a number, or found by itself.
         place: where.
@@ -107,12 +107,12 @@ def test_what_is_wrong_is_one_sentence(arguments: list[str], message: str) -> No
 def test_texts_are_sentences_of_docstrings_with_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = shown(FLAGS)
-    assert "  --count, --some-count N\n        How many. [3]" in text
-    assert "  --inner.share X\n        The share that is kept, from 0 to 1. [None]" in text
-    assert "  --inner.names [TEXT ...]\n        How things are called. [None]" in text
+    assert "  --inner.share X\n        The share that is kept, from 0 to 1. [none]" in text
+    assert "  --inner.names [TEXT ...]\n        How things are called. [none]" in text
     assert "  --several.a-b.others [N ...]\n        How things are called. [1 2]" in text
-    assert "  --on, --no-on\n        Whether. [False]" in text
+    assert "  --on, --no-on\n        Whether. [no]" in text
     assert "  --place off|PATH\n" in text
+    assert "  --count, --some-count N\n        How many, whatever `some-count` and `some_other` are. [3]" in text
     assert texts_of("No sections.\n\nReturns:\n    x: nothing.\n") == {}
 
 

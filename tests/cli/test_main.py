@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import re
 import signal
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankdistill import MODELS
-from rankdistill.cli.main import COMMANDS, SIGNALS, main
+from rankdistill import METHODS, MODELS, UPDATES
+from rankdistill.cli.main import COMMANDS, main
+from rankdistill.cli.stopping import SIGNALS, Told, stopping, whole
+from rankdistill.data import DATASETS
 from rankdistill.recipes import RECIPES
+from rankdistill.recipes.takd import CHAINS
 from rankdistill.runs.config import Run, in_so_many_epochs
 from rankdistill.training.signals import EXIT_CODES
 from rankdistill.weights.storage import load_weights, save_weights
@@ -33,10 +37,49 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return next(runs.glob("digits.teacher/resnet14/*/student.safetensors"))
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["distil"], []])
-def test_light_answers_import_no_torch(arguments: list[str]) -> None:
-    code = f"import sys; from rankdistill.cli.main import main; main({arguments}); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+LIGHT = {
+    "help": (["--help"], "usage: rankdistill COMMAND"),
+    "version": (["--version"], "rankdistill "),
+    "nothing": ([], "usage: rankdistill COMMAND"),
+    "wrong command": (["distil"], "did you mean distill?"),
+    "list": (["list"], "resnet8x4"),
+    "list of a word": (["list", "kendall"], "rkkd"),
+    "help of a recipe": (["distill", "cifar100.ra", "--help"], "--losses.ra.weight"),
+    "whole help": (["distill", "cifar100.crd", "--help-all"], "--losses.crd.num-negatives"),
+    "help of a chain": (["distill", "cifar100.takd", "--help"], "--assistants"),
+    "help of a teacher": (["train-teacher", "digits", "--help"], "--model"),
+    "recipes": (["distill", "--help"], "tiny_imagenet.METHOD"),
+    "evaluate": (["evaluate", "--help"], "--root"),
+    "convert": (["convert-checkpoint", "--help"], "student|teacher|ema"),
+    "demo": (["demo", "--help"], "--seeds"),
+    "wrong recipe": (["distill", "cifar100.raa"], "did you mean cifar100.ra"),
+    "wrong option": (["distill", "cifar100.ra", "--losses.ra.epslion", "1"], "did you mean --losses.ra.epsilon?"),
+    "wrong value": (["distill", "cifar100.ra", "--epochs", "many"], "a whole number is needed"),
+    "wrong model": (["distill", "cifar100.ra", "--student", "resnet9"], "did you mean resnet"),
+    "wrong rule": (["distill", "cifar100.ra", "--update", "dott"], "did you mean dot?"),
+    "wrong data": (["distill", "cifar100.ra", "--data", "cifra"], "did you mean cifar10 or cifar100?"),
+}
+
+
+@pytest.mark.parametrize("case", LIGHT)
+def test_light_answers_import_nothing_heavy(case: str) -> None:
+    arguments, answer = LIGHT[case]
+    code = (
+        f"import sys; from rankdistill.cli.main import main; main({arguments})\n"
+        "sys.exit(bool({'torch', 'numpy', 'numba', 'rich', 'lightning_fabric', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert answer in " ".join((done.stdout + done.stderr).split())
+
+
+def test_a_run_imports_what_it_needs_when_it_is_built() -> None:
+    """Neither torch's compiler nor torchvision is needed by runs that use neither."""
+    code = (
+        "import sys; from rankdistill.cli import fit\n"
+        "sys.exit(bool({'lightning_fabric', 'torchvision', 'torch._dynamo'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
@@ -70,7 +113,7 @@ def test_base_names_need_no_extra() -> None:
         "import rankdistill, torch\nfor name in rankdistill.__all__: getattr(rankdistill, name)\n"
         "s, t = torch.randn(2, 4, 10)\n"
         "rankdistill.kd_loss(s, t); rankdistill.rank_alignment_loss(s, t, epsilon=0.1)\n"
-        "from rankdistill.cli.main import main\nsys.exit(main(['list']))"
+        "from rankdistill.cli.main import main\nassert main(['list']) == 0\nsys.exit(main(['distill', 'digits.plain']))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 2
@@ -95,7 +138,7 @@ def test_the_cache_is_a_word_or_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
         runs.append(run)
         raise ValueError("enough")
 
-    monkeypatch.setattr("rankdistill.cli.train.build", refuse)
+    monkeypatch.setattr("rankdistill.cli.fit.build", refuse)
     for words in ([], ["--data.cache", "off"], ["--data.cache", str(tmp_path)]):
         assert main(["distill", "tiny_imagenet.plain", *words]) == 2
     assert [run.data.cache for run in runs] == ["auto", "off", tmp_path]
@@ -122,8 +165,12 @@ def test_options_of_methods_are_flags(capsys: pytest.CaptureFixture[str]) -> Non
 def test_list_shows_every_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     shown = output(capsys)
-    for name in ("digits", "tiny_imagenet", "fashion_mnist", "resnet32x4", "digits.ra", "kd"):
-        assert name in shown
+    for name in (*DATASETS, *MODELS, *METHODS, *UPDATES):
+        assert re.search(rf"\b{name}\b", shown)
+    assert main(["list", "recipes"]) == 0
+    shown = output(capsys)
+    for name in (*RECIPES, *CHAINS):
+        assert f" {name} " in shown
 
 
 @pytest.mark.parametrize("recipe", ["digits.plain", "digits.kd", "digits.ra"])
@@ -159,6 +206,16 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path, capsys: pytest.Capt
 BAD = {
     "data set": (["train-teacher", "digit"], "unknown data set 'digit': did you mean digits?"),
     "data set by option": (["distill", "digits.plain", "--data.name", "cifar"], "unknown data set 'cifar'"),
+    "teacher's recipe": (
+        ["distill", "digits.teacher"],
+        "digits.teacher trains a teacher: type `rankdistill train-teacher digits`",
+    ),
+    "only dashes": (
+        ["distill", "digits.kd", "--"],
+        "unknown option --: `rankdistill distill digits.kd --help-all` shows all",
+    ),
+    "words of list": (["list", "kd", "ra"], "list takes one word, and 'kd ra' was given"),
+    "option of list": (["list", "--models"], "list takes one word, and '--models' was given"),
     "recipe": (["distill", "digits.dkd"], "unknown recipe 'digits.dkd': did you mean digits.kd"),
     "model": (["distill", "digits.kd", "--student", "resnet9"], "unknown model 'resnet9': did you mean"),
     "method": (["distill", "digits.kd", "--losses.dkd.weight", "1"], "--losses.kd.weight"),
@@ -228,7 +285,9 @@ def test_teacher_of_another_architecture(
     assert "is not a resnet20: it lacks 'layer1.2.conv1.weight'" in output(capsys)
     arguments = ["--teacher", "resnet14", "--teacher-weights", str(teacher), "--data.image-size", "8"]
     assert main(["distill", "digits.kd", *arguments]) == 2
-    assert "'fc.weight' has shape (3, 64), not (10, 64)" in output(capsys)
+    assert re.search(
+        r"knows 3 .* not the 10.* of digits: take weights that were made for these classes", output(capsys)
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -262,10 +321,13 @@ def test_milestones_are_scaled_and_told() -> None:
 @pytest.mark.parametrize(
     ("word", "there", "not_there"),
     [
-        ("", ["digits.ra", "cifar100.METHOD", "resnet8x4"], ["cifar100.dkd  "]),
+        ("", ["digits", "recipes cifar100.NAME:", "resnet8x4", "bilevel"], ["parameters", "The student"]),
         ("dkd", ["dkd ", "cifar100.dkd ", "tiny_imagenet.dkd "], ["vgg8 ", "digits.ra"]),
         ("models", ["resnet8x4", "vgg8"], ["digits.ra", "methods:"]),
-        ("kendall", ["rkkd"], ["resnet8x4"]),
+        ("Model", ["resnet8x4", "vgg8"], ["digits.ra", "methods:"]),
+        ("data", ["digits ", "csv"], ["digits.ra", "methods:"]),
+        ("update rules", ["bilevel "], ["digits.ra", "methods:"]),
+        ("kendall", ["rkkd "], ["resnet8x4"]),
     ],
 )
 def test_list_filters(word: str, there: list[str], not_there: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,7 +335,20 @@ def test_list_filters(word: str, there: list[str], not_there: list[str], capsys:
     shown = capsys.readouterr().out
     assert [name for name in there if name not in shown] == []
     assert [name for name in not_there if name in shown] == []
-    assert max(len(part.splitlines()) for part in shown.split("\n\n")) <= 80
+    assert len(shown.splitlines()) <= (30 if not word else 200)
+
+
+def test_list_shows_a_sentence_on_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    for kind in ("data sets", "models", "methods", "update rules", "recipes"):
+        assert main(["list", kind]) == 0
+        first, *lines = capsys.readouterr().out.splitlines()
+        assert first == f"{kind}:"
+        assert len(lines) <= 60 or kind == "recipes"
+        entries = re.split(r"\n  (?=\S)", "\n" + "\n".join(lines))[1:]
+        texts = [" ".join(entry.split()[1:]) for entry in entries]
+        assert [text for text in texts if not re.match("[A-Z0-9].{20,}[.]$", text)] == []
+        assert [text for text in texts if re.search("Return|none:|in nats|See `", text)] == []
 
 
 def test_list_of_nothing_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
@@ -291,11 +366,31 @@ def test_help_of_every_command_is_printed_once(command: str, capsys: pytest.Capt
     assert shown.count("usage:") == 1
 
 
-def test_a_reader_that_leaves_ends_it_quietly() -> None:
-    command = f"{sys.executable} -m rankdistill list | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert done.stdout == "data sets:\n"
-    assert done.stderr == ""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list"],
+        ["--help"],
+        ["distill", "digits.ra", "--help"],
+        ["evaluate", "--help"],
+        ["distill", "--help"],
+        ["train-teacher", "digits", "--model", "resnet8", *QUICK],
+    ],
+)
+def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run(
+        [sys.executable, "-m", "rankdistill", *arguments],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,12 +411,12 @@ def test_only_the_first_process_prints(capsys: pytest.CaptureFixture[str], monke
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGINT])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_before_the_first_step_ends_with_the_promised_code(number: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import sys\nfrom rankdistill.cli import train\nfrom rankdistill.cli.main import main\n"
+        "import sys\nfrom rankdistill.cli import fit\nfrom rankdistill.cli.main import main\n"
         "def waits(*_, **__):\n    print('building', flush=True)\n    import time\n    time.sleep(60)\n"
-        "train.build = waits\nsys.exit(main(['distill', 'digits.plain']))"
+        "fit.build = waits\nsys.exit(main(['distill', 'digits.plain']))"
     )
     process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -333,7 +428,41 @@ def test_a_signal_before_the_first_step_ends_with_the_promised_code(number: sign
 
 
 def test_signals_have_the_same_codes_before_and_while_a_run_trains() -> None:
-    assert SIGNALS | {signal.SIGINT: 130} == EXIT_CODES
+    assert SIGNALS == EXIT_CODES
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_wait_for_the_end_of_an_import(number: signal.Signals) -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    steps = []
+
+    def imports() -> None:
+        with stopping():
+            with whole():
+                signal.raise_signal(number)
+                steps.append("imported")
+            steps.append("started")
+
+    with pytest.raises(Told) as told:
+        imports()
+    assert (told.value.number, steps) == (number, ["imported"])
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
+def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rankdistill", "train-teacher", "digits", "--model", "resnet8", *QUICK]
+    command[-1] = "10000"
+    process = subprocess.Popen(["nohup", *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    epochs = (line for line in process.stdout if b"resnet8 epoch" in line)
+    next(epochs)
+    process.send_signal(signal.SIGHUP)
+    for _ in range(5):
+        assert next(epochs)
+    process.terminate()
+    process.stdout.read()
+    process.stdout.close()
+    assert process.wait(60) == 143
 
 
 def test_an_accelerator_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

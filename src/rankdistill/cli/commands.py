@@ -1,4 +1,4 @@
-"""What each command of the command line does."""
+"""What each command of the command line does. What needs torch is imported when a command is carried out."""
 
 from __future__ import annotations
 
@@ -12,22 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data import DATASETS
-from ..methods import METHODS
-from ..models import MODELS
 from ..recipes import RECIPES
 from ..recipes.takd import CHAINS
-from ..runs.convert import convert_checkpoint
-from ..runs.evaluate import evaluate_weights
-from ..runs.fitting import Classes
-from ..training.updates import UPDATES
-from ..weights.durable import write_atomically
-from ..weights.foreign import Subtree, difference_from_published
-from .console import console
+from ..runs.catalogue import DATASETS, METHODS, MODELS, UPDATES
 from .flags import Flag, columns, flags_of_call, parse_flags, shown, texts_of
-from .train import distill, refusing, train_teacher
+from .refusing import refusing
+from .stopping import whole
+from .train import distill, train_teacher
 
 Accelerator = Literal["auto", "cpu", "cuda", "mps"]
+Classes = Literal["same", "by-name"]
+Subtree = Literal["student", "teacher", "ema"]
 
 
 def evaluate(
@@ -44,12 +39,15 @@ def evaluate(
     Args:
         weights: a safetensors file, or a checkpoint of others. Those that this program wrote say themselves what they
             are.
-        model: the architecture, where the file does not say it.
-        data: the data set, where the file does not say it.
-        root: the data set's folder or archive.
+        model: the network, a name of `rankdistill list models`; needed where the file does not say it.
+        data: the data set, a name of `rankdistill list`; needed where the file does not say it.
+        root: the folder or archive of the data set; none where it comes with a package.
         classes: "same" if the file is for the data's classes in their order; "by-name" takes these out of its own.
-        accelerator: where to run.
+        accelerator: where to run: "auto", "cpu", "cuda" or "mps".
     """
+    with whole():
+        from ..runs.evaluate import evaluate_weights
+
     result = evaluate_weights(weights, model=model, data_name=data, root=root, classes=classes, accelerator=accelerator)
     _show_accuracy(result)
 
@@ -68,13 +66,16 @@ def convert(
 
     Args:
         checkpoint: the file, as torch.save wrote it. No code in it is run.
-        model: its architecture.
-        out: the new file; by default beside the old one, with the ending .safetensors.
-        data: measure the accuracy on the test images of this data set.
-        root: the data set's folder or archive.
-        subtree: which network, where the file holds a student and a teacher.
-        accelerator: where to run.
+        model: the network that the file holds, a name of `rankdistill list models`.
+        out: the new file; none writes it beside the old one, with the ending .safetensors.
+        data: measure the accuracy on the test images of this data set; none measures nothing.
+        root: the folder or archive of the data set; none where it comes with a package.
+        subtree: which network is taken, where the file holds a student and a teacher, or an average of weights.
+        accelerator: where to run: "auto", "cpu", "cuda" or "mps".
     """
+    with whole():
+        from ..runs.convert import convert_checkpoint
+
     result = convert_checkpoint(
         checkpoint, model=model, out=out, data_name=data, root=root, subtree=subtree, accelerator=accelerator
     )
@@ -85,6 +86,8 @@ def _show_accuracy(result: Mapping[str, str | int | float]) -> None:
     """Print a result as JSON, and to stderr what there is to say if it is not the published one."""
     print(json.dumps(result))
     if "published" in result:
+        from ..weights.foreign import difference_from_published
+
         sentence = difference_from_published(str(result["data"]), str(result["model"]), float(result["top1"]))
         if sentence:
             print(f"rankdistill: {sentence}", file=sys.stderr)
@@ -94,11 +97,14 @@ def demo(*, seeds: int = 5, out: Path = Path("runs/demo")) -> None:
     """Train a teacher on real digits, then a much smaller student three ways with few labels.
 
     Args:
-        seeds: students of each kind.
+        seeds: how many students of each kind are trained, at least 2.
         out: the folder of the results; each call makes a new one inside.
     """
-    from .demo.demo import run_demo, table_of  # only this needs them, and plotly takes a second to import
-    from .demo.page import demo_page
+    with whole():
+        from ..weights.durable import write_atomically
+        from .console import console
+        from .demo.demo import run_demo, table_of
+        from .demo.page import demo_page
 
     folder = out / time.strftime("%Y-%m-%dT%H-%M-%S")
     result = run_demo(folder, seeds, console)
@@ -109,32 +115,51 @@ def demo(*, seeds: int = 5, out: Path = Path("runs/demo")) -> None:
 
 
 def show_list(arguments: Sequence[str]) -> None:
-    """Show data sets, models, methods, update rules and recipes: all, or those that have a word in name or sentence."""
-    kinds: dict[str, Mapping[str, object]] = {
-        "data sets": DATASETS,
-        "models": MODELS,
-        "methods": METHODS,
-        "update rules": UPDATES,
-        "recipes": {**RECIPES, **CHAINS},
-    }
-    if any(argument.startswith("-") for argument in arguments) or len(arguments) > 1:
-        asked = bool({"-h", "--help", "--help-all"}.intersection(arguments))
-        print(f"usage: rankdistill list [WORD]\n\n{inspect.getdoc(show_list)}\nWORD may be a kind, too: models, say.")
-        raise SystemExit(0 if asked else 2)
-    word = arguments[0].lower() if arguments else ""
-    found = False
-    for kind, entries in kinds.items():
-        lines = {name: _sentence(name, entry) for name, entry in entries.items()}
-        if word and word not in kind:
-            pattern = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
-            lines = {name: text for name, text in lines.items() if word in name.lower() or pattern.search(text)}
-        elif kind == "recipes":
-            lines = _in_short(lines)
-        found |= bool(lines)
-        if lines:
-            print(f"{kind}:\n{_listed(lines)}\n")
+    """Show the names of all data sets, models, methods, update rules and recipes.
+
+    With the name of a kind it shows a sentence on each of that kind, and with another word on each that has the word in
+    its name or its sentence.
+    """
+    tables = {"data sets": DATASETS, "models": MODELS, "methods": METHODS, "update rules": UPDATES}
+    kinds = {kind: {name: entry.text for name, entry in table.items()} for kind, table in tables.items()}
+    kinds["recipes"] = {name: inspect.getdoc(recipe) or "" for name, recipe in {**RECIPES, **CHAINS}.items()}
+    if {"-h", "--help", "--help-all"}.intersection(arguments):
+        print(f"usage: rankdistill list [WORD]\n\n{inspect.getdoc(show_list)}")
+        return
+    if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
+        raise SystemExit(f"list takes one word, and {' '.join(arguments)!r} was given: leave out the rest")
+    if not arguments:
+        print(_names(kinds))
+        return
+    found = _matching(kinds, arguments[0].lower())
     if not found:
         raise SystemExit(f"nothing has {arguments[0]!r} in its name or its sentence: `rankdistill list` shows all")
+    print("\n\n".join(f"{kind}:\n{_listed(lines)}" for kind, lines in found.items()))
+
+
+def _names(kinds: Mapping[str, Mapping[str, str]]) -> str:
+    """Return all names, those of recipes by data set: about a screen."""
+    groups = {kind: list(texts) for kind, texts in kinds.items() if kind != "recipes"}
+    for recipe in kinds["recipes"]:
+        data, _, method = recipe.partition(".")
+        groups.setdefault(f"recipes {data}.NAME", []).append(method)
+    paragraphs = (
+        textwrap.fill(f"{name}: {', '.join(names)}", columns(), subsequent_indent="    ", break_on_hyphens=False)
+        for name, names in groups.items()
+    )
+    told = f"`rankdistill list WORD` tells of each with a word, and of each of a kind: {', '.join(kinds)}."
+    return "\n".join([*paragraphs, textwrap.fill(told, columns())])
+
+
+def _matching(kinds: Mapping[str, Mapping[str, str]], word: str) -> dict[str, dict[str, str]]:
+    """Return kind -> name -> sentence: of all of the kind that a word names, or of each that has the word."""
+    pattern = re.compile(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])", re.IGNORECASE)
+    named = {kind: texts for kind, texts in kinds.items() if word in (kind, kind.removesuffix("s"), kind.split()[0])}
+    found: dict[str, dict[str, str]] = {}
+    for kind, texts in (named or kinds).items():
+        lines = {name: _sentence(name, text) for name, text in texts.items()}
+        found[kind] = {n: s for n, s in lines.items() if named or word in n.lower() or pattern.search(s)}
+    return {kind: lines for kind, lines in found.items() if lines}
 
 
 def _listed(lines: Mapping[str, str]) -> str:
@@ -148,24 +173,10 @@ def _listed(lines: Mapping[str, str]) -> str:
     return "\n".join(wrapped)
 
 
-def _in_short(recipes: Mapping[str, str]) -> dict[str, str]:
-    """Return the recipes of a data set that has many as one line, so that all fit a screen."""
-    methods: dict[str, list[str]] = {}
-    for name in recipes:
-        data, _, method = name.partition(".")
-        methods.setdefault(data, []).append(method)
-    short: dict[str, str] = {}
-    for data, names in methods.items():
-        if len(names) > 10:
-            short[f"{data}.METHOD"] = f"METHOD is one of {', '.join(names)}. `rankdistill list {data}.` tells of each."
-        else:
-            short |= {f"{data}.{name}": recipes[f"{data}.{name}"] for name in names}
-    return short
-
-
-def _sentence(name: str, entry: object) -> str:
-    """Return the first line of a docstring as a sentence for users: what an entry is, not what its function returns."""
-    line = (inspect.getdoc(entry) or "").split("\n")[0].removeprefix("Return ").removeprefix(f"{name}: ")
+def _sentence(name: str, docstring: str) -> str:
+    """Return the first line of a docstring as a sentence for users, without what only callers of the function need."""
+    line = docstring.split("\n")[0].removeprefix("Return ").removeprefix(f"{name}, ")
+    line = re.sub(r"[,;]? (mean over the batch|in nats)\b.*", ".", line)
     return line[:1].upper() + line[1:]
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
-from ..methods import METHODS
-from ..training.plan import Plan, Record
+from ..runs.catalogue import METHODS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..training.plan import Plan, Record
 
 _TIMED_STEPS = 10
 """After so many steps the time of the whole run is estimated."""
@@ -25,8 +27,14 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `main`, which ends quietly."""
+        raise BrokenPipeError
+
+
 # Literal: no markup and no emoji in what it prints, since paths and names may look like these.
-console = Console(markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=not is_first_process())
+console = _Console(markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=not is_first_process())
 """Prints as things are called, and nothing where another process prints already."""
 
 
@@ -115,8 +123,10 @@ def opening(plan: Plan) -> Iterator[tuple[str, str]]:
             yield role, " ".join([f"{about[role]}," if about.get(role) else "", _size(network.module)]).strip()
     classes = len(plan.header.get("class_names", ()))
     of = f" of {classes} classes" if classes else ""
-    steps = len(plan.loader)
-    yield "images", f"{plan.loader.num_samples:,}{of}; {plan.epochs} epochs of {steps} steps"
+    yield (
+        "images",
+        f"{plan.loader.num_samples:,}{of}; {_some(plan.epochs, 'epoch')} of {_some(len(plan.loader), 'step')}",
+    )
     for name, options in about.get("losses", {}).items():
         yield "loss", f"{name}: {_loss(options)}"
     if environment := about.get("environment"):
@@ -126,14 +136,17 @@ def opening(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "folder", str(plan.folder)
 
 
+def _some(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def _size(module: nn.Module) -> str:
     return f"{sum(parameter.numel() for parameter in module.parameters()):,} parameters"
 
 
 def _loss(options: dict[str, Any]) -> str:
     """Return a loss's method and weight, and its options that are not the method's defaults."""
-    method = inspect.signature(METHODS[options["method"]]).parameters
-    usual = {name: parameter.default for name, parameter in method.items()} | {
+    usual = {option.name: option.default for option in METHODS[options["method"]].options} | {
         "each_view": False,
         "standardized": False,
     }

@@ -137,7 +137,7 @@ def shown(flags: Sequence[Flag]) -> str:
     indent = " " * 8
     blocks = []
     for flag in flags:
-        default = "" if flag.default is inspect.Parameter.empty else f" [{_default(flag.default)}]"
+        default = " [needed]" if flag.default is inspect.Parameter.empty else f" [{_default(flag.default)}]"
         text = textwrap.fill(f"{flag.text}{default}".strip(), width, initial_indent=indent, subsequent_indent=indent)
         blocks.append(f"  {flag.usage()}\n{text}")
     return "\n".join(blocks)
@@ -164,6 +164,7 @@ def _flags(configured: Any, path: tuple[str, ...]) -> Iterator[Flag]:
     texts: dict[str, str] = {}
     for kind in reversed(type(configured).__mro__):
         texts |= texts_of(inspect.cleandoc(kind.__doc__ or ""))
+    names = {f"`{field.name}`": f"`{field.name.replace('_', '-')}`" for field in dataclasses.fields(configured)}
     for field in dataclasses.fields(configured):
         value = getattr(configured, field.name)
         if dataclasses.is_dataclass(value) or isinstance(value, Mapping):
@@ -172,7 +173,7 @@ def _flags(configured: Any, path: tuple[str, ...]) -> Iterator[Flag]:
         hint, text = hints[field.name], texts.get(field.name, "")
         if get_origin(hint) is Annotated:
             hint, text = get_args(hint)[:2]
-        yield Flag((*path, field.name), hint, value, text)
+        yield Flag((*path, field.name), hint, value, re.sub(r"`\w+`", lambda m: names.get(m[0], m[0]), text))
 
 
 def _replaced(configured: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
@@ -204,7 +205,7 @@ def _refuse_unknown(name: str, flags: Sequence[Flag], hint: str) -> NoReturn:
     if not name.startswith("-"):
         raise ValueError(f"{name!r} stands where a flag was expected: type `{hint}` to see them")
     known = [name for flag in flags for name in (*flag.names, *(flag.switches or ()))]
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if name.strip("-") else []
     raise ValueError(f"unknown option {name}: " + (f"did you mean {near[0]}?" if near else f"`{hint}` shows all"))
 
 
@@ -265,4 +266,7 @@ def _wanted(hint: Any) -> str:
 
 
 def _default(value: Any) -> str:
+    words = {None: "none", True: "yes", False: "no"}
+    if value is None or isinstance(value, bool):
+        return words[value]
     return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

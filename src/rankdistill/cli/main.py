@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import difflib
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 
 from .._version import __version__
+from .stopping import SIGNALS, Told, stopping
 
 COMMANDS = {
     "train-teacher": "train a teacher on a data set",
@@ -27,9 +24,6 @@ COMMANDS = {
     "demo": "teacher and students on real digits, with a table and a page",
     "list": "show data sets, models, methods and recipes, all or those with a word",
 }
-
-SIGNALS = {signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 75}
-"""Signal -> exit code, as in `training.signals`, which takes seconds to import; SIGINT is a KeyboardInterrupt."""
 
 _EXTRAS = {
     "lightning_fabric": "train",
@@ -61,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name); return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        with warnings.catch_warnings(), _leaving_when_told():
+        with warnings.catch_warnings(), stopping():
             warnings.showwarning = _note
             code = _main(arguments)
         sys.stdout.flush()
@@ -100,28 +94,12 @@ def _run(command: str, arguments: Sequence[str]) -> int:
         return _say(str(error), code=1)
     except MemoryError as error:
         return _say(str(error) or "there is not enough memory: use smaller images, batches or networks", code=1)
-    except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on from the last checkpoint", code=130)
+    except Told as told:
+        sentence = f"stopped by {told.number.name}; the same command goes on from the last checkpoint, if there is one"
+        return _say(sentence, code=SIGNALS[told.number])
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else _say(str(leave.code), code=2)
     return 0
-
-
-@contextmanager
-def _leaving_when_told() -> Iterator[None]:
-    """Within it a signal ends the program with the promised code, also where no run listens yet that has to save."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(SIGNALS[signal.Signals(number)])
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, leave) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _say(message: str, *, code: int) -> int:

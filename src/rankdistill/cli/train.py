@@ -1,34 +1,23 @@
-"""The commands that train: from a recipe's name and flags to a run, and from a run to its result."""
+"""The commands that train: from a recipe's name and flags to a run. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import inspect
-import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..distributed import OtherProcessFailed
-from ..models import MODELS
 from ..recipes import RECIPES
 from ..recipes.protocols import PROTOCOLS
-from ..recipes.takd import CHAINS, fit_chain
-from ..runs.build import build
+from ..recipes.takd import CHAINS
+from ..runs.catalogue import DATASETS, MODELS, UPDATES
 from ..runs.config import Run, in_so_many_epochs
 from ..runs.options import look_up, update_rule
-from ..training.lock import Refused
-from ..training.loop import fit
-from ..training.plan import Plan, Record
-from ..training.signals import Interrupted
-from ..training.updates import UPDATES
-from ..weights.durable import WriteError
-from .console import Terminal, console
 from .flags import Flag, columns, flags_of, parse, shown
+from .refusing import refusing
+from .stopping import whole
 
 SHORTS = {
     "optim.epochs": "epochs",
@@ -64,15 +53,6 @@ def distill(arguments: Sequence[str]) -> None:
     _train("distill", "RECIPE", students, arguments, others=tuple(CHAINS))
 
 
-@contextmanager
-def refusing() -> Iterator[None]:
-    """Turn what the checks of names, options, files and data refuse into one sentence and exit code 2."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise SystemExit(str(error)) from error
-
-
 def _train(
     command: str,
     kind: str,
@@ -85,58 +65,30 @@ def _train(
         _introduce(command, kind, [*recipes, *others])
         raise SystemExit(0 if arguments and arguments[0] in ("-h", "--help", "--help-all") else 2)
     with refusing():
+        if command == "distill" and arguments[0] in RECIPES.keys() - recipes.keys():
+            data = arguments[0].removesuffix(".teacher")
+            raise ValueError(f"{arguments[0]} trains a teacher: type `rankdistill train-teacher {data}`")
         known = {**recipes, **dict.fromkeys(others)}
         recipe = look_up(known, arguments[0], kind.lower().replace("dataset", "data set"))
-        (run,) = _configured(f"{command} {arguments[0]}", recipe, lambda **chosen: [recipe(**chosen)], arguments[1:])
-    _fitted(run)
+        runs = _configured(f"{command} {arguments[0]}", recipe, lambda **chosen: [recipe(**chosen)], arguments[1:])
+    _fit(runs)
 
 
 def _train_chain(arguments: Sequence[str]) -> None:
-    """Train a chain of runs, each student the teacher of the next; those that are done are not trained again."""
+    """Train a chain of runs."""
     chain = CHAINS[arguments[0]]
     with refusing():
         runs = _configured(f"distill {arguments[0]}", chain, chain, arguments[1:])
         for run in runs[1:]:
             look_up(MODELS, str(run.teacher), "model")
-
-    def told(run: Run) -> Path:
-        console.print(f"{run.teacher} teaches {run.student}, one of {len(runs)} runs")
-        return _fitted(run)
-
-    fit_chain(runs, told)
+    _fit(runs)
 
 
-def _fitted(run: Run) -> Path:
-    """Train a run, unless that was done before, and tell its result; return the student's file."""
-    with Terminal(console, f"{run.recipe} {run.pair}") as terminal:
-        with refusing():
-            plan = build(run, watchers=[terminal])
-        before = None if run.again else plan.finished()
-        result = before or _trained(plan)
-    last, best = result["last"], result["best"]
-    when = f"{datetime.fromisoformat(result['finished']):%Y-%m-%d %H:%M}"
-    console.print(
-        (f"done before, on {when}, and not trained now: " if before else "")
-        + f"top-1 {last['top1']:.2f} % after the last epoch (best: {best['top1']:.2f} % after epoch {best['epoch']}), "
-        f"{result['seconds']:.0f} seconds of training" + ("; pass --again to train anew" if before else "")
-    )
-    console.print(str(plan.weights))
-    return plan.weights
+def _fit(runs: Sequence[Run]) -> None:
+    with whole():  # with torch, which takes seconds to import: only runs need it
+        from .fit import fit_all
 
-
-def _trained(plan: Plan) -> Record:
-    try:
-        return fit(plan)
-    except Refused as error:
-        raise SystemExit(str(error)) from error
-    except Interrupted as stop:
-        console.print(f"rankdistill: {stop}")
-        raise SystemExit(stop.code) from stop
-    except WriteError as error:
-        print(f"rankdistill: {error}; the same command goes on from the last checkpoint", file=sys.stderr)
-        raise SystemExit(1) from error
-    except OtherProcessFailed as error:
-        raise SystemExit(1) from error
+    fit_all(runs)
 
 
 def _configured(
@@ -157,8 +109,11 @@ def _configured(
     found = []
     for run in runs:
         changed = parse(run, flags, rest, hint=f"rankdistill {command} --help-all")
+        look_up(DATASETS, changed.data.name, "data set")
         fitting = in_so_many_epochs(changed, run.optim)
         if fitting != changed:
+            from .console import console
+
             moved = " ".join(map(str, fitting.optim.milestones)) or "none"
             console.print(f"milestones of the learning rate for {fitting.optim.epochs} epochs: {moved}")
         found.append(fitting)

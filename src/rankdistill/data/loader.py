@@ -9,14 +9,14 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ..contract import Batch
+from ..geometry import Geometry, SecondView
 from .dataset import Split
 from .device import sent
 from .prefetch import prefetched
 from .random import Stream
 from .schedule import HeldOutSchedule, Schedule
 from .source import Normalize, Source
-from .views.geometry import Geometry
-from .views.views import Drawn, SecondView, Views
+from .views.views import Drawn, Views
 
 _AS_IT_IS = Geometry()
 _DRAWN_AT_ONCE = 8192  # samples; draws of a single batch take longer than its augmentation

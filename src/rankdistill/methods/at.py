@@ -73,7 +73,7 @@ class AT(Method):
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
-        power: p, at least 1 and finite.
+        power: the exponent p of the activations, at least 1 and finite.
 
     Example:
         >>> import torch

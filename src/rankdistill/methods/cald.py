@@ -113,9 +113,9 @@ class CALD(Method):
     Args:
         num_classes: K, the number of classes.
         mode: what is learned: "temperature", "weight" or "both"; the other one stays as it starts.
-        temperature: every class's at the start.
-        min_temperature: the smallest that there may be, at least 0.
-        max_temperature: the largest.
+        temperature: the temperature of every class at the start.
+        min_temperature: the smallest temperature that a class may have, at least 0.
+        max_temperature: the largest temperature that a class may have.
 
     Example:
         >>> import dataclasses

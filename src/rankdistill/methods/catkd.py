@@ -141,8 +141,8 @@ class CATKD(Method):
 
     Args:
         teacher_classifier: weight of the teacher's classifier, [K, C].
-        resolution: r; both networks' maps are averaged to r x r.
-        normalize: compare the maps' shapes only; the authors do for pairs of different families.
+        resolution: both networks' maps are averaged to so many pixels (r) of a side.
+        normalize: compare only the shapes of the maps, as the authors do for pairs of different families.
         binarize: binarise the teacher's maps.
         head_init: how the new classifier starts: "kaiming", as the authors have it in ResNets, WRNs and MobileNetV2;
             "default", torch's, as in VGGs and ShuffleNets.

@@ -181,9 +181,9 @@ class CRD(Method):
         labels: [N] int64, the class of each training sample. Without classes, `torch.arange(N)`: negatives are then all
             other samples.
         dim: the width of the embeddings.
-        num_negatives: K, the negatives of each sample.
-        temperature: T, positive; 0.07 is the authors' code's.
-        momentum: share of the old embedding in what is remembered, from 0 to 1.
+        num_negatives: the number of negatives of each sample (K).
+        temperature: the temperature T, positive; 0.07 in the authors' code.
+        momentum: the share of the old embedding in what is remembered, from 0 to 1.
 
     Example:
         >>> import torch

@@ -116,12 +116,13 @@ class CRLD(Method):
     The method has no state.
 
     Args:
-        temperature: T, positive; 4 on CIFAR-100, 2 on Tiny-ImageNet, 1 on ImageNet.
+        temperature: the temperature T, positive; 4 on CIFAR-100, 2 on Tiny-ImageNet, 1 on ImageNet.
         within_weight: the weight of the terms within views; 2 on CIFAR-100, 4 on Tiny-ImageNet.
         cross_weight: the weight of the terms across views; 0.5 on CIFAR-100, 1 on Tiny-ImageNet.
         weak_threshold: the teacher's confidence in the weak view from which a sample counts.
         strong_threshold: the teacher's confidence in the strong view from which a sample counts.
-        mask_source: "official", or "label_view": see the module.
+        mask_source: which view's confidence masks a divergence: "official", the weak view's within views and the strong
+            view's across them; "label_view", that of the teacher's view in it.
 
     Example:
         >>> import torch

@@ -95,10 +95,11 @@ class CTKD(Method):
 
     Args:
         num_classes: K; needed by, and only by, the instance-wise temperature.
-        instance_wise: a temperature for each sample, rather than one for all.
-        lowest: infimum of the temperature; positive.
-        span: how far it can rise above that; positive.
-        reversal_epochs: E of lambda, the epochs over which the reversed gradient grows; 10 on CIFAR-100, 5 on ImageNet.
+        instance_wise: learn a temperature for each sample, rather than one for all.
+        lowest: the temperature stays above this; positive.
+        span: the temperature rises above `lowest` by less than this; positive.
+        reversal_epochs: the number of epochs over which the reversed gradient grows (E of lambda); 10 on CIFAR-100, 5
+            on ImageNet.
 
     Raises:
         ValueError: an argument is out of range, or num_classes is missing.

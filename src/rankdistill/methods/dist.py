@@ -94,9 +94,9 @@ class DIST(Method):
     The method has no state. Each process sees its own batch.
 
     Args:
-        beta: weight of the inter-class loss.
-        gamma: weight of the intra-class loss.
-        temperature: T, positive; 4 on CIFAR-100, 1 on ImageNet.
+        beta: the weight of the inter-class loss.
+        gamma: the weight of the intra-class loss.
+        temperature: the temperature T, positive; 4 on CIFAR-100, 1 on ImageNet.
 
     Example:
         >>> import torch

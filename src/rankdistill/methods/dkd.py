@@ -103,11 +103,12 @@ class DKD(Method):
     The method has no state. The labels are classes.
 
     Args:
-        alpha: weight of TCKD.
-        beta: weight of NCKD; on CIFAR-100 from 2 to 8, larger for more confident teachers.
-        temperature: T, positive; 4 on CIFAR-100, 1 on ImageNet.
-        warmup: epochs over which the loss grows linearly to its full size, reached in epoch number `warmup`;
-            20 on CIFAR-100. 0 or 1 for none.
+        alpha: the weight of the loss on the label's class (TCKD).
+        beta: the weight of the loss on the other classes (NCKD); on CIFAR-100 from 2 to 8, larger for more confident
+            teachers.
+        temperature: the temperature T, positive; 4 on CIFAR-100, 1 on ImageNet.
+        warmup: the number of epochs over which the loss grows linearly to its full size, which it has in epoch number
+            `warmup`; 20 on CIFAR-100. 0 or 1 for none.
 
     Example:
         >>> import torch

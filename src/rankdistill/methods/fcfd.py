@@ -159,9 +159,9 @@ class FCFD(Method):
     Args:
         student_shapes, teacher_shapes: role -> (C, H, W) of features that can be borders.
         student_rectified, teacher_rectified: the roles among them whose features come after a ReLU.
-        feature_weight: W, the weight of the distances of features; 5 in most of the authors' scripts, 0.02 for the
-            plain ResNets.
-        path_weight: w, the weight of the divergences of paths; 0.2 for wrn_16_2.
+        feature_weight: the weight w of the distances of features; 5 in most of the authors' scripts, 0.02 for the plain
+            ResNets.
+        path_weight: the weight w of the divergences of paths; 0.2 for wrn_16_2.
         temperature: the temperature of KD; 4 or 8 on CIFAR-100, 1 on ImageNet.
         warmup_epochs: the number of epochs over which the weight of L2 grows linearly; 20 on CIFAR-100, 5 on ImageNet.
         num_paths: the number of paths that are drawn in each step.

@@ -100,7 +100,7 @@ class FitNets(Method):
 
     Args:
         stages: the pairs of maps to choose from, shallow before deep; `for_pair` pairs them from the deepest.
-        hint_stage: which of the pairs, counted from 1; 2 in RepDistiller and mdistiller.
+        hint_stage: the pair of stages that is compared, counted from 1; 2 in RepDistiller and mdistiller.
 
     Raises:
         ValueError: there is no such pair, or no regressor between its sizes.

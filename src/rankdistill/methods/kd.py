@@ -56,7 +56,7 @@ class KD(Method):
     The method has no state.
 
     Args:
-        temperature: T, positive; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
+        temperature: the temperature T, positive; 4 is what CIFAR-100 benchmarks use, 1 ImageNet ones.
 
     Example:
         >>> import torch

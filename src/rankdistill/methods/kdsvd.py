@@ -167,8 +167,9 @@ class KDSVD(Method):
     Args:
         stages: the pairs of maps that are compared, at least 2; `for_pair` pairs the networks' stages from the
             deepest.
-        num_vectors: k, at least 1 and at most the rank that the teacher's maps can have.
-        form: "channels", RepDistiller's; "columns", mdistiller's.
+        num_vectors: the number of singular vectors (k), at least 1 and at most the rank that the teacher's maps can
+            have.
+        form: how a map becomes a matrix: "channels", as in RepDistiller; "columns", as in mdistiller.
 
     Raises:
         ValueError: an option is out of range, or there are fewer than 2 stages.

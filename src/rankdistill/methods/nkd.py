@@ -94,8 +94,8 @@ class NKD(Method):
     The method has no state. The labels are classes or distributions.
 
     Args:
-        gamma: weight of the non-target term.
-        temperature: T, positive, of the non-target term.
+        gamma: the weight of the non-target term.
+        temperature: the temperature T of the non-target term, positive.
 
     Example:
         >>> import torch

@@ -188,8 +188,8 @@ class NORM(Method):
         teacher_channels: the channels of the teacher's map.
         teacher_stage: the role of the teacher's map.
         border: where the student is changed: "last", or, in WRNs, the last stage, before batch norm and ReLU.
-        copies: N, how often the student's expanded map holds the teacher's; 8 in the authors' scripts.
-        schedule: how the factor beta changes over the epochs, on "cifar" (240) and on "imagenet" (100).
+        copies: how often the student's expanded map holds the teacher's (N); 8 in the authors' scripts.
+        schedule: how the factor beta changes over the epochs: as on "cifar" (240 epochs), or as on "imagenet" (100).
         conv_init: how the transform starts: "kaiming", as the authors have it in all students but ShuffleNets;
             "default", torch's, as in these.
 

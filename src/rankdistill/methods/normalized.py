@@ -51,7 +51,7 @@ class NormalizedCE(Method):
     Labels are classes [B] int64 or distributions [B, K].
 
     Args:
-        scale: standard deviation of the normalised logits.
+        scale: the standard deviation of the normalised logits.
 
     Example:
         >>> import torch
@@ -83,8 +83,8 @@ class NormalizedKD(Method):
     The method has no state.
 
     Args:
-        temperature: T, positive; divides normalised logits.
-        scale: standard deviation of the normalised logits.
+        temperature: the temperature T, positive, which divides the normalised logits.
+        scale: the standard deviation of the normalised logits.
 
     Example:
         >>> import torch

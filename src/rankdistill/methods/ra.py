@@ -145,13 +145,17 @@ class RA(Method):
     State: the measured epsilon, if it is "auto"; otherwise none.
 
     Args:
-        epsilon: positive; the paper's is 1. "auto": the one at which the fraction `separated` of the teacher's
-            neighbouring logits separate, measured on the first 1,024 training images before the first step.
-        separated: above 0 and at most 1; only with "auto", where None is one half.
-        distance, regularization, units: as in `rank_alignment_loss`; the paper's are the defaults.
+        epsilon: how soft the ranks are, positive: the smaller it is, the closer logits may be that still get different
+            ranks. The paper's is 1. "auto" is the one at which the fraction `separated` of the teacher's neighbouring
+            logits separate, measured on the first 1,024 training images before the first step.
+        separated: the fraction that "auto" separates, above 0 and at most 1; None is one half. It is of no use without
+            "auto".
+        distance: how the ranks of student and teacher are compared, as in `rank_alignment_loss`; the paper has "l2".
+        regularization: how the ranks are made soft, as in `rank_alignment_loss`; the paper has "l2".
+        units: what the loss is measured in, as in `rank_alignment_loss`; the paper has "rank".
         epsilon_schedule: how epsilon goes from `epsilon` to `epsilon_end` over `epsilon_epochs` epochs.
-        epsilon_end: positive; needed by, and only by, "linear" and "geometric".
-        epsilon_epochs: at least 2; likewise.
+        epsilon_end: the epsilon at the end of a schedule, positive; "linear" and "geometric" need it.
+        epsilon_epochs: the epoch that has `epsilon_end` first, at least 2; "linear" and "geometric" need it.
 
     Raises:
         ValueError: an argument is out of range or has no effect.

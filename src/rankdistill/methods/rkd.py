@@ -104,8 +104,8 @@ class RKD(Method):
     The method has no state.
 
     Args:
-        distance_weight: finite and not negative.
-        angle_weight: finite and not negative.
+        distance_weight: the weight of the distances, finite and not negative.
+        angle_weight: the weight of the angles, finite and not negative.
 
     Raises:
         ValueError: a weight is out of range.

@@ -110,7 +110,8 @@ class RKKD(Method):
     The method has no state.
 
     Args:
-        steepness: k > 0; 100 is said to be the most accurate of the paper's.
+        steepness: how steeply a pair of logits becomes an order (k), positive; 100 is said to be the most accurate of
+            the paper's.
 
     Example:
         >>> import torch

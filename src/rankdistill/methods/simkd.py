@@ -166,7 +166,7 @@ class SimKD(Method):
         teacher_shape: (C, H, W) of the teacher's map `last`.
         weight: the weight of the teacher's classifier, [K, C].
         bias: the bias of the teacher's classifier, [K], or None.
-        factor: the teacher's channels over those of the projector's middle; 2 in the paper.
+        factor: the number of the teacher's channels divided by that of the projector's middle; 2 in the paper.
 
     Example:
         >>> import torch

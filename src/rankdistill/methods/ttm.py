@@ -89,7 +89,7 @@ class TTM(Method):
     The method has no state.
 
     Args:
-        exponent: positive, 1 / T; from 0.1 to 0.4 on CIFAR-100 (Table 8).
+        exponent: the exponent 1 / T of the teacher's probabilities, positive; from 0.1 to 0.4 on CIFAR-100 (Table 8).
 
     Example:
         >>> import torch
@@ -115,7 +115,7 @@ class WTTM(Method):
     The method has no state.
 
     Args:
-        exponent: positive, 1 / T; from 0.1 to 0.4 on CIFAR-100 (Table 9).
+        exponent: the exponent 1 / T of the teacher's probabilities, positive; from 0.1 to 0.4 on CIFAR-100 (Table 9).
 
     Example:
         >>> import torch

@@ -67,7 +67,7 @@ class VID(Method):
 
     Args:
         stages: the pairs of maps that are compared; `for_pair` pairs the networks' stages from the deepest.
-        initial_variance: v before the first step, more than eps.
+        initial_variance: the variance v before the first step, more than `eps`.
         eps: the least variance, positive.
 
     Raises:

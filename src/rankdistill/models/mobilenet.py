@@ -203,10 +203,10 @@ class TinyMobileNetV2(nn.Module):
 
 
 def mobilenetv2(num_classes: int) -> MobileNetV2:
-    """Return mobilenetv2: half width for 32x32 pixels, 812,836 parameters at 100 classes."""
+    """Return mobilenetv2, a MobileNetV2 of half width for 32x32 pixels; 812,836 parameters at 100 classes."""
     return MobileNetV2(num_classes)
 
 
 def tiny_mobilenetv2(num_classes: int) -> TinyMobileNetV2:
-    """Return tiny_mobilenetv2: full width for Tiny-ImageNet, 2,497,480 parameters at 200 classes."""
+    """Return tiny_mobilenetv2, a MobileNetV2 of full width for Tiny-ImageNet; 2,497,480 parameters at 200 classes."""
     return TinyMobileNetV2(num_classes)

@@ -108,55 +108,55 @@ _WIDE = (32, 64, 128, 256)  # "x4": four times the plain width in each stage, th
 
 
 def resnet8(num_classes: int) -> ResNet:
-    """Return resnet8: 1 block a stage."""
+    """Return resnet8, a CIFAR ResNet of 1 block a stage."""
     return ResNet(8, _PLAIN, num_classes)
 
 
 def resnet14(num_classes: int) -> ResNet:
-    """Return resnet14: 2 blocks a stage."""
+    """Return resnet14, a CIFAR ResNet of 2 blocks a stage."""
     return ResNet(14, _PLAIN, num_classes)
 
 
 def resnet20(num_classes: int) -> ResNet:
-    """Return resnet20: 3 blocks a stage, 278,324 parameters at 100 classes."""
+    """Return resnet20, a CIFAR ResNet of 3 blocks a stage; 278,324 parameters at 100 classes."""
     return ResNet(20, _PLAIN, num_classes)
 
 
 def resnet32(num_classes: int) -> ResNet:
-    """Return resnet32: 5 blocks a stage, 472,756 parameters at 100 classes."""
+    """Return resnet32, a CIFAR ResNet of 5 blocks a stage; 472,756 parameters at 100 classes."""
     return ResNet(32, _PLAIN, num_classes)
 
 
 def resnet44(num_classes: int) -> ResNet:
-    """Return resnet44: 7 blocks a stage."""
+    """Return resnet44, a CIFAR ResNet of 7 blocks a stage."""
     return ResNet(44, _PLAIN, num_classes)
 
 
 def resnet56(num_classes: int) -> ResNet:
-    """Return resnet56: 9 blocks a stage, 861,620 parameters at 100 classes."""
+    """Return resnet56, a CIFAR ResNet of 9 blocks a stage; 861,620 parameters at 100 classes."""
     return ResNet(56, _PLAIN, num_classes)
 
 
 def resnet110(num_classes: int) -> ResNet:
-    """Return resnet110: 18 blocks a stage, 1,736,564 parameters at 100 classes."""
+    """Return resnet110, a CIFAR ResNet of 18 blocks a stage; 1,736,564 parameters at 100 classes."""
     return ResNet(110, _PLAIN, num_classes)
 
 
 def resnet8x4(num_classes: int) -> ResNet:
-    """Return resnet8x4: 1 block a stage, 1,233,540 parameters at 100 classes."""
+    """Return resnet8x4, a CIFAR ResNet, 4 times as wide, of 1 block a stage; 1,233,540 parameters at 100 classes."""
     return ResNet(8, _WIDE, num_classes)
 
 
 def resnet14x4(num_classes: int) -> ResNet:
-    """Return resnet14x4: 2 blocks a stage."""
+    """Return resnet14x4, a CIFAR ResNet, 4 times as wide, of 2 blocks a stage."""
     return ResNet(14, _WIDE, num_classes)
 
 
 def resnet20x4(num_classes: int) -> ResNet:
-    """Return resnet20x4: 3 blocks a stage."""
+    """Return resnet20x4, a CIFAR ResNet, 4 times as wide, of 3 blocks a stage."""
     return ResNet(20, _WIDE, num_classes)
 
 
 def resnet32x4(num_classes: int) -> ResNet:
-    """Return resnet32x4: 5 blocks a stage, 7,433,860 parameters at 100 classes."""
+    """Return resnet32x4, a CIFAR ResNet, 4 times as wide, of 5 blocks a stage; 7,433,860 parameters at 100 classes."""
     return ResNet(32, _WIDE, num_classes)

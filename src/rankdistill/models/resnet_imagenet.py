@@ -142,15 +142,15 @@ def _stage(
 
 
 def resnet18(num_classes: int) -> ImageNetResNet:
-    """Return resnet18: 2 plain blocks a stage, 11,220,132 parameters at 100 classes."""
+    """Return resnet18, an ImageNet ResNet of 2 plain blocks a stage; 11,220,132 parameters at 100 classes."""
     return ImageNetResNet(PlainBlock, (2, 2, 2, 2), num_classes)
 
 
 def resnet50(num_classes: int) -> ImageNetResNet:
-    """Return resnet50: 3, 4, 6 and 3 bottlenecks, 23,705,252 parameters at 100 classes."""
+    """Return resnet50, an ImageNet ResNet of 3, 4, 6 and 3 bottlenecks; 23,705,252 parameters at 100 classes."""
     return ImageNetResNet(Bottleneck, (3, 4, 6, 3), num_classes)
 
 
 def tiny_resnet18(num_classes: int) -> ImageNetResNet:
-    """Return resnet18 by its name in the Tiny-ImageNet tables, 11,271,432 parameters at 200 classes."""
+    """Return tiny_resnet18, the resnet18 of tables on Tiny-ImageNet; 11,271,432 parameters at 200 classes."""
     return resnet18(num_classes)

@@ -238,15 +238,15 @@ def _split_stage(in_channels: int, channels: int, count: int) -> nn.Sequential:
 
 
 def shufflenetv1(num_classes: int) -> ShuffleNetV1:
-    """Return shufflenetv1: 3 groups, 949,258 parameters at 100 classes."""
+    """Return shufflenetv1, a ShuffleNet of version 1 with 3 groups; 949,258 parameters at 100 classes."""
     return ShuffleNetV1(num_classes)
 
 
 def shufflenetv2(num_classes: int) -> ShuffleNetV2:
-    """Return shufflenetv2: size 1, 1,355,528 parameters at 100 classes."""
+    """Return shufflenetv2, a ShuffleNet of version 2, of size 1; 1,355,528 parameters at 100 classes."""
     return ShuffleNetV2(num_classes)
 
 
 def tiny_shufflenetv2(num_classes: int) -> ShuffleNetV2:
-    """Return shufflenetv2 by its name in the Tiny-ImageNet tables, 1,458,028 parameters at 200 classes."""
+    """Return tiny_shufflenetv2, the shufflenetv2 of tables on Tiny-ImageNet; 1,458,028 parameters at 200 classes."""
     return shufflenetv2(num_classes)

@@ -134,25 +134,25 @@ class WideResNet(nn.Module):
 
 
 def wrn_16_1(num_classes: int) -> WideResNet:
-    """Return wrn_16_1: 2 blocks a stage, plain width."""
+    """Return wrn_16_1, a wide ResNet of 2 blocks a stage and plain width."""
     return WideResNet(16, 1, num_classes)
 
 
 def wrn_16_2(num_classes: int) -> WideResNet:
-    """Return wrn_16_2: 2 blocks a stage, twice as wide, 703,284 parameters at 100 classes."""
+    """Return wrn_16_2, a wide ResNet of 2 blocks a stage and twice the width; 703,284 parameters at 100 classes."""
     return WideResNet(16, 2, num_classes)
 
 
 def wrn_28_2(num_classes: int) -> WideResNet:
-    """Return wrn_28_2: 4 blocks a stage, twice as wide."""
+    """Return wrn_28_2, a wide ResNet of 4 blocks a stage and twice the width."""
     return WideResNet(28, 2, num_classes)
 
 
 def wrn_40_1(num_classes: int) -> WideResNet:
-    """Return wrn_40_1: 6 blocks a stage, plain width, 569,780 parameters at 100 classes."""
+    """Return wrn_40_1, a wide ResNet of 6 blocks a stage and plain width; 569,780 parameters at 100 classes."""
     return WideResNet(40, 1, num_classes)
 
 
 def wrn_40_2(num_classes: int) -> WideResNet:
-    """Return wrn_40_2: 6 blocks a stage, twice as wide, 2,255,156 parameters at 100 classes."""
+    """Return wrn_40_2, a wide ResNet of 6 blocks a stage and twice the width; 2,255,156 parameters at 100 classes."""
     return WideResNet(40, 2, num_classes)

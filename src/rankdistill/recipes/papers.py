@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from ..methods import METHODS
+from ..runs.catalogue import METHODS
 from ..runs.config import Run
 from ..runs.options import look_up, loss, update_rule
 from .protocols import PROTOCOLS
@@ -33,7 +33,7 @@ def recipe(dataset: str, method: str) -> Callable[..., Run]:
         setting = SETTINGS[method](teacher, student)
         chosen = look_up(PROTOCOLS, protocol or setting.protocol, "protocol")(dataset, student)
         own = {} if protocol and protocol != setting.protocol else dict(setting.optim)
-        reads_teacher = any(METHODS[options.method].reads_teacher for options in setting.losses.values())
+        reads_teacher = any(METHODS[options.method].attribute("reads_teacher") for options in setting.losses.values())
         return Run(
             f"{dataset}.{method}",
             student,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..methods import METHODS
+from ..runs.catalogue import METHODS
 from ..runs.options import loss
 from . import by_pair
 from .by_pair import CE, CE_OF_KD, CE_OF_VIEWS, CIFAR100_PAIRS, KD, ONE_FAMILY, TINY_IMAGENET_PAIRS, Losses, PairNames
@@ -103,9 +103,9 @@ def _unpublished(name: str) -> SettingOf:
     Where the method reads two views, cross-entropy is on both, as published settings have it.
     """
     method = METHODS[name]
-    task = CE_OF_VIEWS if method.views == 2 else CE
-    losses = {"task": task, name: loss(name)} if method.reads_teacher else {"task": loss(name)}
-    return _setting(losses, UNPUBLISHED, False, update="bilevel" if method.meta else "descend")
+    task = CE_OF_VIEWS if method.attribute("views") == 2 else CE
+    losses = {"task": task, name: loss(name)} if method.attribute("reads_teacher") else {"task": loss(name)}
+    return _setting(losses, UNPUBLISHED, False, update="bilevel" if method.attribute("meta") else "descend")
 
 
 _NORM = "NORM's README, -r 0.1 -a 0 -b 1 -s 8; it does not publish the weight on labels by pair"

@@ -16,10 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..runs.build import build
 from ..runs.config import Run
 from ..runs.options import loss
-from ..training.loop import fit
 from . import RECIPES
 
 ASSISTANTS: dict[tuple[str, str], tuple[str, ...]] = {
@@ -87,6 +85,9 @@ def fit_chain(runs: Sequence[Run], train: Callable[[Run], Path] | None = None) -
 
 def train_once(run: Run) -> Path:
     """Train a run, unless that was done before; return its student's file."""
+    from ..runs.build import build  # with torch, which the names of recipes do not need
+    from ..training.loop import fit
+
     plan = build(run)
     if run.again or plan.finished() is None:
         fit(plan)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..data.views import Geometry, SecondView
+from ..geometry import Geometry, SecondView
 from .options import update_rule
 
 

@@ -1,18 +1,15 @@
-"""Options of methods and update rules as dataclasses, made from their signatures."""
+"""Options of methods and update rules as dataclasses, made from their signatures, without an import of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
 import functools
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
-from ..contract import Method
-from ..methods import METHODS
-from ..training.updates import UPDATES
+from .catalogue import METHODS, UPDATES, Entry
 
 _Weight = Annotated[float, "What the loss is multiplied by."]
 _EachView = Annotated[bool, "Apply the loss to both views of an image, and add the two."]
@@ -22,8 +19,8 @@ _Standardized = Annotated[bool, "Standardise the logits of each image first, as 
 def shared_options(name: str) -> tuple[str, ...]:
     """Return the options that a loss has beside those of its method: "weight", and those of the others that work."""
     method = METHODS[name]
-    each_view = ("each_view",) if method.views == 1 and method.forward is Method.forward else ()
-    return ("weight", *each_view, *(("standardized",) if method.reads_logits_once else ()))
+    each_view = ("each_view",) if method.attribute("views") == 1 and not method.overrides("forward") else ()
+    return ("weight", *each_view, *(("standardized",) if method.attribute("reads_logits_once") else ()))
 
 
 @functools.cache
@@ -68,15 +65,13 @@ def update_rule(rule: str, **options: Any) -> Any:
 
 
 def _dataclass_of(
-    kind: type[Any], shared: list[tuple[str, Any, Any]], namespace: dict[str, Any], reduced: Callable[[Any], Any]
+    entry: Entry, shared: list[tuple[str, Any, Any]], namespace: dict[str, Any], reduced: Callable[[Any], Any]
 ) -> type[Any]:
     """Return a frozen dataclass with the keyword-only arguments of a class, after the shared fields."""
-    hints = get_type_hints(kind.__init__)
-    keywords = [p for p in inspect.signature(kind).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    fields = [*shared, *((p.name, hints[p.name], field(default=p.default)) for p in keywords)]
-    text = (inspect.getdoc(kind) or "").split("\n\nExample:")[0]
+    fields = [*shared, *((o.name, o.hint, field(default=o.default)) for o in entry.options)]
+    text = entry.text.split("\n\nExample:")[0]
     about = {"__doc__": text, "__reduce__": lambda options: reduced(options)}
-    return dataclasses.make_dataclass(kind.__name__, fields, frozen=True, namespace=namespace | about)
+    return dataclasses.make_dataclass(entry.kind, fields, frozen=True, namespace=namespace | about)
 
 
 def _reduced(make: Callable[..., Any], key: str, options: Any) -> tuple[Any, ...]:

@@ -51,6 +51,8 @@ def listening() -> Iterator[Stop]:
     before = {}
     try:
         for number in EXIT_CODES:
+            if signal.getsignal(number) is signal.SIG_IGN:  # as `nohup` has it
+                continue
             before[number] = signal.signal(number, stop._hear)
     except ValueError:  # not the main thread
         pass

@@ -8,7 +8,7 @@ from PIL import Image
 
 from rankdistill.data import Geometry
 from rankdistill.data.random import Stream, draws, uniform
-from rankdistill.data.views import crop_and_flip, rotate, weak_view
+from rankdistill.data.views import crop_and_flip, moved, rotate, weak_view
 
 
 def plain(image: torch.Tensor, top: int, left: int, mirrored: bool, padding: int) -> torch.Tensor:
@@ -84,7 +84,7 @@ def test_crops_are_pillows_in_any_memory_format_and_type(channels_last: bool) ->
 def test_no_images_give_no_views() -> None:
     images = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
     words = draws(0, 1, torch.arange(0), stream=Stream.WEAK_VIEW, count=24)
-    assert Geometry(padding=1, flip=True, rotation=5.0).view(images, words).shape == (0, 3, 8, 8)
+    assert moved(Geometry(padding=1, flip=True, rotation=5.0), images, words).shape == (0, 3, 8, 8)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (17, 40)])
@@ -104,9 +104,9 @@ def test_the_geometry_turns_then_crops_then_mirrors() -> None:
     degrees = 20.0 * (2 * uniform(words[:, 3]) - 1)
     turned = rotate(images, degrees)
     geometry = Geometry(padding=2, flip=True, rotation=20.0)
-    assert torch.equal(geometry.view(images, words), weak_view(turned, words[:, :3], padding=2, flip=True))
-    assert torch.equal(Geometry(rotation=20.0).view(images, words), turned)
-    assert torch.equal(Geometry().view(images, words), images)
+    assert torch.equal(moved(geometry, images, words), weak_view(turned, words[:, :3], padding=2, flip=True))
+    assert torch.equal(moved(Geometry(rotation=20.0), images, words), turned)
+    assert torch.equal(moved(Geometry(), images, words), images)
     assert -20 < degrees.min() < -15
     assert 15 < degrees.max() < 20
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from rankdistill.data import Geometry
 from rankdistill.data.random import Stream, draws
+from rankdistill.data.views import moved, num_words
 from rankdistill.data.views.resample import AREA, RATIO, draw_boxes, resized
 
 
@@ -58,12 +59,12 @@ def test_the_view_is_cropped_then_mirrored() -> None:
     images = torch.randint(0, 256, (40, 3, 16, 20), dtype=torch.uint8)
     words = draws(0, 1, torch.arange(40), stream=Stream.WEAK_VIEW, count=24)
     geometry = Geometry(flip=True, random_resized_crop=12)
-    assert geometry.num_words == 24
+    assert num_words(geometry) == 24
     assert geometry.size(16, 20) == (12, 12)
     plain = resized(images, draw_boxes(words[:, :2], words[:, 4:], height=16, width=20), 12)
     mirrored = (words[:, 2] >> 31).bool()
     expected = torch.where(mirrored[:, None, None, None], plain.flip(3), plain)
-    assert torch.equal(geometry.view(images, words), expected)
+    assert torch.equal(moved(geometry, images, words), expected)
 
 
 def test_floating_point_is_refused() -> None:

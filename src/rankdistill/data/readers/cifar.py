@@ -35,7 +35,10 @@ _LARGEST = 2**28  # bytes; the largest official file has 169 million
 
 
 def cifar10(request: Request) -> DataSet:
-    """Return CIFAR-10, by default 32 x 32. See `cifar100` for the arguments."""
+    """Return CIFAR-10 with its 10 classes, by default 32 x 32.
+
+    See `cifar100` for the arguments.
+    """
     return _load("cifar10", "CIFAR10", request, MEAN_10, STD_10)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from .geometry import Geometry, crop_and_flip, rotate, weak_view
+from ...geometry import Geometry, SecondView
+from .geometry import crop_and_flip, moved, num_words, rotate, weak_view
 from .operate import operate
 from .operations import RANGES, Operation, Operations, draw_operations
-from .views import SecondView, Views
+from .views import Views
 
 __all__ = [
     "RANGES",
@@ -16,6 +17,8 @@ __all__ = [
     "Views",
     "crop_and_flip",
     "draw_operations",
+    "moved",
+    "num_words",
     "operate",
     "rotate",
     "weak_view",

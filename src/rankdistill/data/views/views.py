@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from ...geometry import Geometry, SecondView
 from ..random import Stream, draws
-from .geometry import Geometry
+from .geometry import moved, num_words
 from .operate import operate
 from .operations import Operations, draw_operations
-
-SecondView = Literal["mlkd", "weak"]
-"""The second view of an image: MLKD's strong view, or another weak view. Both have their own crop and flip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +55,7 @@ class Views:
 
     def draw(self, epoch: int, indices: Int64[Tensor, " batch"]) -> Drawn:
         """Return the draws of these samples, given on the CPU."""
-        count = self.geometry.num_words
+        count = num_words(self.geometry)
         weak = draws(self.seed, epoch, indices, stream=self.stream, count=count)
         if self.second_view is None:
             return Drawn(weak)
@@ -72,8 +69,8 @@ class Views:
         self, images: Shaped[Tensor, "batch channels height width"], drawn: Drawn
     ) -> tuple[Shaped[Tensor, "batch channels new_height new_width"], Tensor | None]:
         """Return the weak view of each image, and the second if there is one, on the images' device."""
-        weak = self.geometry.view(images, drawn.weak)
+        weak = moved(self.geometry, images, drawn.weak)
         if drawn.second is None:
             return weak, None
-        second = self.geometry.view(images, drawn.second)
+        second = moved(self.geometry, images, drawn.second)
         return weak, second if drawn.operations is None else operate(second, drawn.operations)

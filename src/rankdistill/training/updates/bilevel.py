@@ -37,11 +37,11 @@ class Bilevel(UpdateRule):
     """Steps that first improve a method's meta-parameters on held-out images, by a look ahead.
 
     Args:
-        every: steps from one update of the meta-parameters to the next; the first step has one.
-        lr: learning rate of the meta-parameters, by Adam, without weight decay.
+        every: the number of steps from one update of the meta-parameters to the next; the first step has one.
+        lr: the learning rate of the meta-parameters, by Adam, without weight decay.
         look_ahead: how the gradient is found: "exact", "finite_difference" or "last_layer".
-        held_out_per_class: images of each class that are kept out of training.
-        held_out_batch: how many of them are looked at in an update.
+        held_out_per_class: the number of images of each class that are kept out of training.
+        held_out_batch: the number of these images that an update looks at.
 
     Example:
         >>> import dataclasses

@@ -117,7 +117,7 @@ class DOT(UpdateRule):
     Task losses are those named "task" or "task/...".
 
     Args:
-        delta: half the difference of the two momenta; 0.075 on CIFAR-100 and Tiny-ImageNet, 0.09 on ImageNet.
+        delta: half of the difference of the two momenta; 0.075 on CIFAR-100 and Tiny-ImageNet, 0.09 on ImageNet.
 
     Example:
         >>> import torch
