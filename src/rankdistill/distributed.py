@@ -50,9 +50,7 @@ def average(tensors: Sequence[Tensor]) -> None:
         flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
         dist.all_reduce(flat)
         flat /= world_size()
-        parts = torch.split(flat, [tensor.numel() for tensor in bucket])
-        for tensor, part in zip(bucket, parts, strict=True):
-            tensor.copy_(part.view(tensor.shape))
+        _spread(flat, bucket)
 
 
 def reduce_gradients(parameters: Iterable[Tensor]) -> None:
@@ -97,10 +95,15 @@ def of_first(values: Tensor) -> Tensor:
 
 def broadcast_buffers(*modules: nn.Module) -> None:
     """Copy the buffers of process 0 to all: batch norms' running statistics differ, since each saw its own samples."""
-    if world_size() > 1:
-        for module in modules:
-            for buffer in module.buffers():
-                dist.broadcast(buffer, src=0)
+    if world_size() == 1:
+        return
+    buffers = sorted(
+        (buffer for module in modules for buffer in module.buffers()), key=lambda buffer: str(buffer.dtype)
+    )
+    for bucket in _buckets(buffers):
+        flat = torch.cat([buffer.reshape(-1) for buffer in bucket])
+        dist.broadcast(flat, src=0)
+        _spread(flat, bucket)
 
 
 def broadcast_state(module: nn.Module) -> None:
@@ -186,6 +189,12 @@ class _AllReduce(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         del ctx
         return total(gradient)
+
+
+def _spread(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy the parts of a flat tensor to the tensors that it was made of."""
+    for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterable[list[Tensor]]:

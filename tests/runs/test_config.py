@@ -38,9 +38,27 @@ def test_cosine_rate_starts_at_lr_and_nears_zero() -> None:
     assert optim.rate(10) == pytest.approx(0.1 * (1 + math.cos(0.9 * math.pi)))
 
 
+@pytest.mark.parametrize(("schedule", "milestones"), [("multistep", (4, 6)), ("cosine", ())])
+def test_warm_up_is_that_of_pytorch(schedule: Literal["multistep", "cosine"], milestones: tuple[int, ...]) -> None:
+    ours = Optim(lr=0.2, epochs=10, schedule=schedule, milestones=milestones, warmup_epochs=3)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.2)
+    warm = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / 4, total_iters=3)
+    rates = {
+        "multistep": torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones),
+        "cosine": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10),
+    }
+    theirs = torch.optim.lr_scheduler.ChainedScheduler([warm, rates[schedule]], optimizer=optimizer)
+    for epoch in range(1, 11):
+        assert ours.rate(epoch) == pytest.approx(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("warmup_epochs", -1),
+        ("warmup_epochs", 240),
         ("epochs", 0),
         ("batch_size", 1),
         ("lr", 0.0),

@@ -194,7 +194,7 @@ def test_checkpoint_holds_no_teacher(tmp_path: Path) -> None:
     plan = small_plan(tmp_path, "bank", epochs=1)
     fit(plan)
     saved = torch.load(tmp_path / "checkpoint-000000003.pt", weights_only=True)
-    progress = {"epoch", "step", "sums", "count", "seconds", "gradient_norm", "records"}
+    progress = {"epoch", "step", "sums", "count", "seconds", "gradient_norm", "first_norms", "records"}
     assert saved.keys() == {"student", "method", "optimizer", "identity"} | progress
     assert saved["student"].keys() == plan.state.student.module.state_dict().keys()
 

@@ -11,9 +11,10 @@ from contract_methods import random_batch
 from small_runs import CLASSES, SAMPLES, small_plan
 from torch import nn
 
-from rankdistill import MODELS, ReviewKD, assemble
+from rankdistill import MODELS, CrossEntropy, ReviewKD, Sum, assemble
 from rankdistill.contract import Batch
 from rankdistill.training.loop import fit
+from rankdistill.training.plan import Plan, Record
 from rankdistill.training.state import NonFiniteLoss, OutOfMemory, State
 from rankdistill.training.step import descend
 
@@ -147,3 +148,54 @@ def test_records_say_where_the_time_went_and_how_the_teacher_does(tmp_path: Path
     assert sum(record["time"].values()) <= record["seconds"]
     assert record["gradient_norm"] > 0
     assert 0 <= record["teacher_top1"] <= 100
+
+
+class Hears:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def start(self, plan: Plan) -> None:
+        pass
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+    def step(self, images: int) -> None:
+        pass
+
+    def epoch(self, record: Record) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("weight", "clip_norm", "told"), [(1.0, None, False), (100.0, None, True), (100.0, 5.0, False)]
+)
+def test_gradients_that_start_steeply_are_told_once(
+    tmp_path: Path, weight: float, clip_norm: float | None, told: bool
+) -> None:
+    plan = small_plan(tmp_path, epochs=2, lr=1e-4)
+    plan.state.method = Sum(task=(weight, CrossEntropy()))
+    plan.state.clip_norm = clip_norm
+    plan.watchers = [hears := Hears()]
+    seen: list[float] = []
+
+    def update(state: State, batch: Batch) -> dict[str, torch.Tensor]:
+        losses = descend(state, batch)
+        if clip_norm is None:
+            norms = [p.grad.norm() for p in state.student.module.parameters() if p.grad is not None]
+            seen.append(float(torch.stack(norms).norm()))
+        return losses
+
+    plan.update = update
+    fit(plan)
+    first, second = plan.records
+    assert (first["first_gradient_norm"] > 25) == (weight == 100.0)
+    assert "first_gradient_norm" not in second
+    if clip_norm is None:
+        assert first["first_gradient_norm"] == pytest.approx(max(seen[: len(plan.loader)]), rel=1e-5)
+    else:
+        assert first["gradient_norm"] <= clip_norm + 1e-4
+    assert [note for note in hears.notes if "--optim.clip-norm 5" in note] == hears.notes
+    assert len(hears.notes) == told
+    weights = torch.cat([p.detach().flatten() for p in plan.state.student.module.parameters()])
+    assert second["weight_norm"] == pytest.approx(float(weights.norm()), rel=1e-5)

@@ -73,6 +73,8 @@ class Optim:
         milestones: the epochs after which the rate drops: with 150, epoch 151 is the first reduced one. On the command
             line those of a recipe move with `epochs`.
         gamma: the factor of each drop.
+        warmup_epochs: the number of epochs over which the learning rate first rises, in equal steps, to what the
+            schedule says: by 1 / (warmup_epochs + 1) in each epoch.
         momentum: the momentum of SGD.
         weight_decay: the weight decay of all parameters, batch norms and biases too, as in the field's code.
         nesterov: use Nesterov's momentum.
@@ -88,6 +90,7 @@ class Optim:
     schedule: Literal["multistep", "cosine"] = "multistep"
     milestones: tuple[int, ...] = (150, 180, 210)
     gamma: float = 0.1
+    warmup_epochs: int = 0
     momentum: float = 0.9
     weight_decay: float = 5e-4
     nesterov: bool = False
@@ -102,6 +105,8 @@ class Optim:
         _require(0.0 <= self.momentum < 1.0, "optim.momentum", self.momentum, "at least 0 and less than 1")
         _require(0.0 <= self.weight_decay < math.inf, "optim.weight_decay", self.weight_decay, "at least 0")
         _require(0.0 < self.gamma <= 1.0, "optim.gamma", self.gamma, "more than 0 and at most 1")
+        warms = 0 <= self.warmup_epochs < self.epochs
+        _require(warms, "optim.warmup_epochs", self.warmup_epochs, f"0 to {self.epochs - 1}, less than the epochs")
         parts = 1 <= self.accumulate <= self.batch_size // 2
         _require(
             parts, "optim.accumulate", self.accumulate, f"1 to {self.batch_size // 2}, so that a part has 2 samples"
@@ -119,9 +124,10 @@ class Optim:
 
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch, counted from 1."""
+        peak = self.lr * min(1.0, epoch / (self.warmup_epochs + 1))
         if self.schedule == "cosine":
-            return self.lr * 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / self.epochs))
-        return self.lr * self.gamma ** sum(epoch > milestone for milestone in self.milestones)
+            return peak * 0.5 * (1.0 + math.cos(math.pi * (epoch - 1) / self.epochs))
+        return peak * self.gamma ** sum(epoch > milestone for milestone in self.milestones)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,9 @@ from ..contract import Batch, Losses, Method
 from ..network import Network, Teacher
 from .clock import Clock
 
+FIRST_STEPS = 20
+"""So many steps at the start of a run have the norms of their gradients kept."""
+
 Autocast = Callable[[], AbstractContextManager[Any]]
 """Returns the context in which networks and methods run forward."""
 
@@ -45,6 +48,7 @@ class State:
         epoch, step: how many are done.
         sums, count, seconds: losses times samples, samples and seconds of the epoch that is under way.
         gradient_norm: of the last step of an epoch.
+        first_norms: [n], of the gradients of the first steps of the run, before they are clipped, on the device.
 
     Example:
         >>> import torch
@@ -73,6 +77,7 @@ class State:
     count: int = 0
     seconds: float = 0.0
     gradient_norm: float | None = None
+    first_norms: Tensor | None = None
 
     def losses(self, batch: Batch) -> Losses:
         """Return the method's losses on a batch; update rules call this.
@@ -95,10 +100,19 @@ class State:
         """Average the gradients over the processes, clip them, and let the optimizer step."""
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         distributed.reduce_gradients(parameters)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+        if self.clip_norm is not None or self.step < FIRST_STEPS:
+            norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            if self.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
+            if self.step < FIRST_STEPS:
+                self._remember(norm)
         with self.clock("update"):
             self.optimizer.step()
+
+    def _remember(self, norm: Tensor) -> None:
+        if self.first_norms is None:
+            self.first_norms = norm.new_zeros(FIRST_STEPS)
+        self.first_norms[self.step] = norm.detach()
 
     def measure_gradients(self) -> None:
         """Keep the norm of the gradients that are there; None if the update rule leaves none. Waits for the device."""
@@ -122,6 +136,7 @@ class State:
             "count": distributed.gather(torch.tensor([self.count], device=device)),
             "seconds": self.seconds,
             "gradient_norm": self.gradient_norm,
+            "first_norms": self.first_norms,
         }
         if self.meta_optimizer is not None:
             saved["meta_optimizer"] = self.meta_optimizer.state_dict()
@@ -144,6 +159,8 @@ class State:
         self.count = int(saved["count"][rank])
         for name in ("epoch", "step", "seconds", "gradient_norm"):
             setattr(self, name, saved[name])
+        norms = saved["first_norms"]
+        self.first_norms = None if norms is None else norms.to(device)
 
 
 def _listed(indices: Tensor, num: int = 8) -> str:
