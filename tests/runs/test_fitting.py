@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 from rankdistill.cli.main import main
+from rankdistill.methods.simkd import Reusing
 from rankdistill.models import MODELS
 from rankdistill.recipes import RECIPES
 from rankdistill.runs.build import build
 from rankdistill.runs.config import Run
+from rankdistill.runs.evaluate import evaluate_weights
 from rankdistill.weights.storage import load_weights, save_weights
 
 NAMES = ("bee", "cow", "dog")
@@ -145,6 +147,60 @@ def test_evaluate_compares_classes_and_takes_them_by_name(
     assert "knows the classes in another order (0 is 'dog', not 'bee')" in capsys.readouterr().err
     assert main([*command, "--classes", "by-name"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 12
+
+
+def test_evaluate_takes_classes_of_deployed_students_by_name(tmp_path: Path) -> None:
+    """Their classifier is no layer of the plain network."""
+    plain, names = MODELS["resnet8"](10), [str(9 - digit) for digit in range(10)]
+    torch.manual_seed(0)
+    student = Reusing.rebuild(plain, simkd_weights(plain, 10))
+    header = HEADER | {"class_names": names, "data": {"name": "digits", "image_size": 8, "num_classes": 10}}
+    header |= {"image_shape": [3, 8, 8], "mean": [0.3063] * 3, "std": [0.3766] * 3, "deployed": "simkd"}
+    save_weights(tmp_path / "a.safetensors", student.state_dict(), header)
+    with pytest.raises(ValueError, match=r"another order \(0 is '9', not '0'\)"):
+        evaluate_weights(tmp_path / "a.safetensors")
+    weights = student.state_dict()
+    weights |= {name: weights[name].flip(0) for name in ("classifier_weight", "classifier_bias")}
+    save_weights(tmp_path / "b.safetensors", weights, header | {"class_names": names[::-1]})
+    by_name = evaluate_weights(tmp_path / "a.safetensors", classes="by-name")
+    assert by_name == evaluate_weights(tmp_path / "b.safetensors")
+    assert 0.0 < float(by_name["top1"]) < 100.0
+
+
+def simkd_weights(plain: torch.nn.Module, num_classes: int) -> dict[str, torch.Tensor]:
+    """What `Reusing.rebuild` reads."""
+    channels = plain.state_dict()["fc.weight"].shape[1]
+    return {
+        "projector.0.weight": torch.empty(16, channels, 1, 1),
+        "projector.6.weight": torch.empty(32, 16, 1, 1),
+        "teacher_size": torch.tensor([2, 2]),
+        "classifier_weight": torch.randn(num_classes, 32),
+        "classifier_bias": torch.randn(num_classes),
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"teacher_size": torch.tensor([2.0, float("nan")])},
+        {"teacher_size": torch.tensor([-1, 0])},
+        {"teacher_size": torch.ones(3)},
+        {"projector.6.weight": torch.ones(())},
+        {"projector.0.weight": torch.ones(0, 64, 1, 1)},
+        {"projector.0.weight": torch.ones(1, 7, 1, 1)},
+        {"projector.6.weight": torch.ones(100_000, 1)},
+        {"classifier_weight": torch.ones(10, 5)},
+        {"classifier_weight": torch.ones(3, 32), "classifier_bias": torch.ones(3)},
+        {"classifier_bias": torch.ones(10, 10, 10)},
+    ],
+)
+def test_what_is_no_deployed_student_is_refused(tmp_path: Path, change: dict[str, torch.Tensor]) -> None:
+    plain = MODELS["resnet8"](10)
+    weights = Reusing.rebuild(plain, simkd_weights(plain, 10)).state_dict() | change
+    header = {"model": "resnet8", "deployed": "simkd", "data": {"name": "digits", "image_size": 8}}
+    save_weights(tmp_path / "a.safetensors", {name: value.contiguous() for name, value in weights.items()}, header)
+    with pytest.raises(ValueError, match=r"a\.safetensors (holds no|holds a|is not this|is not a|has NaN)"):
+        evaluate_weights(tmp_path / "a.safetensors")
 
 
 def test_what_a_run_writes_fits_the_run_that_it_teaches(images: Path, tmp_path: Path) -> None:

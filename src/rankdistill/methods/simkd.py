@@ -138,7 +138,7 @@ class Reusing(Composite):
         border = last_stage(cast("Staged", plain).roles, "student")
         network = without_tail(plain, border, torch.zeros(1, first.shape[1], 4, 4))
         project = projector(first.shape[1], len(last), factor=len(last) // len(first))
-        height, width = weights["teacher_size"].tolist()
+        height, width = map(int, weights["teacher_size"].tolist())
         classifier = weights["classifier_weight"], weights.get("classifier_bias")
         return cls(network, border, project, (height, width), *classifier)
 

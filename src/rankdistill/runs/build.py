@@ -64,7 +64,7 @@ def build(run: Run, watchers: Sequence[Watcher] = ()) -> Plan:
     teacher = None
     if run.teacher is not None:
         teacher = MODELS[run.teacher](data.num_classes)
-        weights = for_data(run, teacher, weights, header, data)
+        weights = for_data(run, weights, header, data)
         load_into(teacher, weights, name=run.teacher, source=str(run.teacher_weights))
     example = torch.zeros(2, *view_shape(data, run.data))
     assembled = assemble(terms(run.losses), student, teacher, example, num_samples=len(train), labels=train.labels)

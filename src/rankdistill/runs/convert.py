@@ -12,7 +12,7 @@ from .._version import __version__
 from ..data import DATASETS
 from ..data.dataset import DataSet
 from ..models import MODELS
-from ..weights.foreign import PUBLISHED, Checkpoint, Subtree, load_into, read_checkpoint
+from ..weights.foreign import PUBLISHED, Checkpoint, Subtree, check_fit, load_into, read_checkpoint
 from ..weights.reading import is_safetensors
 from ..weights.storage import save_weights
 from .config import Data
@@ -59,7 +59,10 @@ def convert_checkpoint(
     checkpoint = read_checkpoint(path, subtree=subtree)
     config = Data(name=data_name or "", root=root)
     data = load_data(config) if data_name else None
-    module = MODELS[model](data.num_classes if data else _num_classes(checkpoint, model))
+    num_classes = data.num_classes if data else _num_classes(checkpoint, model)
+    with torch.device("meta"):  # first without memory, since the file says for how many classes
+        check_fit(MODELS[model](num_classes), checkpoint.weights, name=model, source=str(path))
+    module = MODELS[model](num_classes)
     load_into(module, checkpoint.weights, name=model, source=str(path))
 
     result: dict[str, str | int | float] = {"file": str(target), "model": model}

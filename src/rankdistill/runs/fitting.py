@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,25 +15,16 @@ from ..data.dataset import DataSet
 Classes = Literal["same", "by-name"]
 
 
-def fitted(
-    module: nn.Module,
-    weights: Mapping[str, Tensor],
-    header: Mapping[str, Any],
-    data: DataSet,
-    *,
-    source: Path,
-    classes: Classes,
-    option: str,
-) -> dict[str, Tensor]:
-    """Return the weights for the classes of the data.
+def chosen_classes(
+    header: Mapping[str, Any], data: DataSet, *, source: Path, classes: Classes, option: str
+) -> list[int] | None:
+    """Return which of a file's classes are those of the data, in the order of these; None if they are the same.
 
     Args:
-        module: a network for the classes of the data, of the architecture of the weights.
-        weights: of its state dict, perhaps for other classes.
         header: what the file says of itself; what it does not say is not compared.
-        data: what the network is to see.
+        data: what its network is to see.
         source: the file, for errors.
-        classes: "same" takes the weights as they are; "by-name" takes the outputs of the data's classes out of them.
+        classes: "same" takes the file's classes as they are; "by-name" takes the classes of the data out of them.
         option: the flag that asks for "by-name", for errors.
 
     Raises:
@@ -45,23 +36,39 @@ def fitted(
             raise ValueError(
                 f"{source} {_difference(list(theirs), ours)} of {data.name}: {_advice(theirs, ours, option)}"
             )
-        return dict(weights)
+        return None
     if theirs is None:
         raise ValueError(f"{source} does not name its classes: they cannot be chosen by name; leave out {option}")
-    missing = [name for name in ours if name not in set(theirs)]
-    if missing or len(set(theirs)) != len(theirs):
+    places = {name: place for place, name in enumerate(theirs)}
+    missing = [name for name in ours if name not in places]
+    if missing or len(places) != len(theirs):
         what = f"has no class {missing[0]!r}" if missing else "has two classes of one name"
         raise ValueError(
             f"{source} {what}: its classes cannot be chosen by name ({len(missing)} of {data.name} missing)"
         )
-    chosen = torch.tensor([list(theirs).index(name) for name in ours])
-    heads = [name for name, value in module.state_dict().items() if len(value.shape) and len(value) == len(ours)][-2:]
-    taken = {
-        name: weights[name].index_select(0, chosen)
-        for name in heads
-        if name in weights and weights[name].ndim and len(weights[name]) == len(theirs)
+    chosen = [places[name] for name in ours]
+    return None if chosen == list(range(len(theirs))) else chosen
+
+
+def with_classes(
+    weights: Mapping[str, Tensor], network: Callable[[int], nn.Module], num_classes: int, chosen: Sequence[int]
+) -> dict[str, Tensor]:
+    """Return the weights with some of their classes alone.
+
+    Args:
+        weights: of a network of so many classes.
+        network: makes one for a number of classes.
+        num_classes: of the weights.
+        chosen: which of these are taken, in their new order.
+    """
+    with torch.device("meta"):
+        here, more = network(num_classes).state_dict(), network(num_classes + 1).state_dict()
+    heads = {name for name, value in here.items() if value.shape != more[name].shape}
+    rows = torch.tensor(chosen)
+    return {
+        name: value.index_select(0, rows) if name in heads and value.shape == here[name].shape else value
+        for name, value in weights.items()
     }
-    return {**weights, **taken}
 
 
 def check_views(header: Mapping[str, Any], data: DataSet, shape: tuple[int, int, int], source: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import distributed
 from ..data.dataset import DataSet
@@ -17,7 +17,7 @@ from ..training.state import State
 from ..training.teacher_cache import CachedTeacher, CacheOptions, check_cacheable, digest_of_stream, estimated_gigabytes
 from ..weights.reading import read_weights
 from .config import Run, describe
-from .fitting import check_views, fitted
+from .fitting import check_views, chosen_classes, with_classes
 from .options import look_up
 from .streams import view_shape
 
@@ -51,9 +51,7 @@ def teacher_weights(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return weights, header
 
 
-def for_data(
-    run: Run, teacher: nn.Module, weights: dict[str, Tensor], header: dict[str, Any], data: DataSet
-) -> dict[str, Tensor]:
+def for_data(run: Run, weights: dict[str, Tensor], header: dict[str, Any], data: DataSet) -> dict[str, Tensor]:
     """Return the teacher's weights for the classes of the data.
 
     Raises:
@@ -62,7 +60,10 @@ def for_data(
     source = Path(run.teacher_weights or "")
     check_views(header, data, view_shape(data, run.data), source)
     classes, option = run.teacher_classes, "--teacher-classes"
-    return fitted(teacher, weights, header, data, source=source, classes=classes, option=option)
+    chosen = chosen_classes(header, data, source=source, classes=classes, option=option)
+    if chosen is None or run.teacher is None:
+        return weights
+    return with_classes(weights, MODELS[run.teacher], len(header["class_names"]), chosen)
 
 
 def cached(

@@ -62,6 +62,8 @@ def read_rows(manifest: Path, rows: Path, indices: Path, num_samples: int, dtype
 
 
 def _array(path: Path, digest: str) -> np.ndarray:
+    if not path.is_file():  # nothing is waited for, as a pipe would be
+        raise FileNotFoundError(f"there is no file {path.name}")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise ValueError(f"{path.name} is damaged")

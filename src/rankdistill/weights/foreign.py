@@ -160,6 +160,12 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, so
         >>> network = MODELS["resnet8"](10)
         >>> load_into(network, network.state_dict(), name="resnet8", source="another network")
     """
+    check_fit(module, weights, name=name, source=source)
+    module.load_state_dict(dict(weights))
+
+
+def check_fit(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, source: str) -> None:
+    """Raise what `load_into` raises; nothing is loaded."""
     own = module.state_dict()
     missing = [key for key in own if key not in weights]
     unknown = [key for key in weights if key not in own]
@@ -176,7 +182,6 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor], *, name: str, so
             f"{source} is not this {name}: its {key!r} has shape {tuple(weights[key].shape)}, not "
             f"{tuple(own[key].shape)}: check the architecture and the number of classes"
         )
-    module.load_state_dict(dict(weights))
 
 
 def _load(path: Path) -> object:

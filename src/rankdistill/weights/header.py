@@ -24,6 +24,11 @@ def _text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _MAX_TEXT
 
 
+def _name(value: Any) -> bool:
+    """Names stand in sentences."""
+    return _text(value) and value.isprintable()
+
+
 def _whole(low: int, high: int) -> Check:
     return lambda value: type(value) is int and low <= value <= high
 
@@ -44,8 +49,8 @@ _FIELDS: dict[str, tuple[Check, str]] = {
     "rankdistill": (_text, "a version"),
     "recipe": (_text, "a name"),
     "converted_from": (_text, "a name"),
-    "model": (_text, "a name"),
-    "deployed": (_text, "a name"),
+    "model": (_name, "a name"),
+    "deployed": (_name, "a name"),
     "class_names": (_several(_text, 2, _MAX_CLASSES), "2 to 1,000,000 names"),
     "image_shape": (_several(_whole(1, _MAX_SIDE), 3, 3), "channels, height and width"),
     "mean": (_several(_number(-1e6, 1e6), 1, _MAX_CHANNELS), "a number for each channel"),
@@ -53,7 +58,7 @@ _FIELDS: dict[str, tuple[Check, str]] = {
     "top1": (_number(0.0, 100.0), "a percentage"),
 }
 _OF_DATA: dict[str, tuple[Check, str]] = {
-    "name": (_text, "a name"),
+    "name": (_name, "a name"),
     "image_size": (_optional(_whole(1, _MAX_SIDE)), f"1 to {_MAX_SIDE} pixels"),
     "num_classes": (_optional(_whole(2, _MAX_CLASSES)), "2 to 1,000,000"),
     "random_resized_crop": (_optional(_whole(1, _MAX_SIDE)), f"1 to {_MAX_SIDE} pixels"),
