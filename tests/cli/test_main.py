@@ -366,6 +366,15 @@ def test_help_of_every_command_is_printed_once(command: str, capsys: pytest.Capt
     assert shown.count("usage:") == 1
 
 
+@pytest.mark.parametrize("folder", [b"\xc3\xbc \xf0\x9f\x99\x82", b"not utf-8: \xff", b"a[/x] [red]", b"two\nlines"])
+def test_any_folder_can_be_named(folder: bytes, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rankdistill", "train-teacher", "digits", "--model", "resnet8", *QUICK]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, "--runs", folder], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert list((tmp_path / os.fsdecode(folder)).glob("*/*/*/student.safetensors"))
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     "arguments",
