@@ -2,7 +2,6 @@ import dataclasses
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import warnings
@@ -11,14 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankdistill import METHODS, MODELS, UPDATES
+from rankdistill import MODELS
 from rankdistill.cli.main import COMMANDS, main
-from rankdistill.cli.stopping import SIGNALS, Told, stopping, whole
-from rankdistill.data import DATASETS
 from rankdistill.recipes import RECIPES
-from rankdistill.recipes.takd import CHAINS
 from rankdistill.runs.config import Run, in_so_many_epochs
-from rankdistill.training.signals import EXIT_CODES
 from rankdistill.weights.storage import load_weights, save_weights
 
 QUICK = ["--data.image-size", "8", "--data.num-classes", "3", "--data.num-labels", "30", "--optim.epochs", "2"]
@@ -160,17 +155,6 @@ def test_options_of_methods_are_flags(capsys: pytest.CaptureFixture[str]) -> Non
         "--data.num-labels",
     ):
         assert flag in shown
-
-
-def test_list_shows_every_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list"]) == 0
-    shown = output(capsys)
-    for name in (*DATASETS, *MODELS, *METHODS, *UPDATES):
-        assert re.search(rf"\b{name}\b", shown)
-    assert main(["list", "recipes"]) == 0
-    shown = output(capsys)
-    for name in (*RECIPES, *CHAINS):
-        assert f" {name} " in shown
 
 
 @pytest.mark.parametrize("recipe", ["digits.plain", "digits.kd", "digits.ra"])
@@ -318,44 +302,6 @@ def test_milestones_are_scaled_and_told() -> None:
     assert in_so_many_epochs(usual, usual.optim) is usual
 
 
-@pytest.mark.parametrize(
-    ("word", "there", "not_there"),
-    [
-        ("", ["digits", "recipes cifar100.NAME:", "resnet8x4", "bilevel"], ["parameters", "The student"]),
-        ("dkd", ["dkd ", "cifar100.dkd ", "tiny_imagenet.dkd "], ["vgg8 ", "digits.ra"]),
-        ("models", ["resnet8x4", "vgg8"], ["digits.ra", "methods:"]),
-        ("Model", ["resnet8x4", "vgg8"], ["digits.ra", "methods:"]),
-        ("data", ["digits ", "csv"], ["digits.ra", "methods:"]),
-        ("update rules", ["bilevel "], ["digits.ra", "methods:"]),
-        ("kendall", ["rkkd "], ["resnet8x4"]),
-    ],
-)
-def test_list_filters(word: str, there: list[str], not_there: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", *([word] if word else [])]) == 0
-    shown = capsys.readouterr().out
-    assert [name for name in there if name not in shown] == []
-    assert [name for name in not_there if name in shown] == []
-    assert len(shown.splitlines()) <= (30 if not word else 200)
-
-
-def test_list_shows_a_sentence_on_each(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    for kind in ("data sets", "models", "methods", "update rules", "recipes"):
-        assert main(["list", kind]) == 0
-        first, *lines = capsys.readouterr().out.splitlines()
-        assert first == f"{kind}:"
-        assert len(lines) <= 60 or kind == "recipes"
-        entries = re.split(r"\n  (?=\S)", "\n" + "\n".join(lines))[1:]
-        texts = [" ".join(entry.split()[1:]) for entry in entries]
-        assert [text for text in texts if not re.match("[A-Z0-9].{20,}[.]$", text)] == []
-        assert [text for text in texts if re.search("Return|none:|in nats|See `", text)] == []
-
-
-def test_list_of_nothing_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "elephant"]) == 2
-    assert "nothing has 'elephant' in its name or its sentence" in output(capsys)
-
-
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_every_command_is_printed_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -366,31 +312,13 @@ def test_help_of_every_command_is_printed_once(command: str, capsys: pytest.Capt
     assert shown.count("usage:") == 1
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["list"],
-        ["--help"],
-        ["distill", "digits.ra", "--help"],
-        ["evaluate", "--help"],
-        ["distill", "--help"],
-        ["train-teacher", "digits", "--model", "resnet8", *QUICK],
-    ],
-)
-def test_a_reader_that_leaves_ends_it_quietly(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
-    reads, writes = os.pipe()
-    os.close(reads)
-    done = subprocess.run(
-        [sys.executable, "-m", "rankdistill", *arguments],
-        stdout=writes,
-        stderr=subprocess.PIPE,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
-        check=False,
-    )
-    os.close(writes)
-    assert (done.returncode, done.stderr) == (141, b"")
+@pytest.mark.parametrize("folder", [b"\xc3\xbc \xf0\x9f\x99\x82", b"not utf-8: \xff", b"a[/x] [red]", b"two\nlines"])
+def test_any_folder_can_be_named(folder: bytes, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rankdistill", "train-teacher", "digits", "--model", "resnet8", *QUICK]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*command, "--runs", folder], cwd=tmp_path, env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert list((tmp_path / os.fsdecode(folder)).glob("*/*/*/student.safetensors"))
 
 
 def test_warnings_are_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,60 +337,6 @@ def test_only_the_first_process_prints(capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setenv("RANK", "1")
     assert main(["distill", "digits.kd", "--elephant"]) == 2
     assert capsys.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_before_the_first_step_ends_with_the_promised_code(number: signal.Signals, tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom rankdistill.cli import fit\nfrom rankdistill.cli.main import main\n"
-        "def waits(*_, **__):\n    print('building', flush=True)\n    import time\n    time.sleep(60)\n"
-        "fit.build = waits\nsys.exit(main(['distill', 'digits.plain']))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "building\n"
-    process.send_signal(number)
-    assert process.wait(60) == EXIT_CODES[number]
-    process.stdout.close()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_signals_have_the_same_codes_before_and_while_a_run_trains() -> None:
-    assert SIGNALS == EXIT_CODES
-
-
-@pytest.mark.parametrize("number", SIGNALS)
-def test_signals_wait_for_the_end_of_an_import(number: signal.Signals) -> None:
-    before = [signal.getsignal(number) for number in SIGNALS]
-    steps = []
-
-    def imports() -> None:
-        with stopping():
-            with whole():
-                signal.raise_signal(number)
-                steps.append("imported")
-            steps.append("started")
-
-    with pytest.raises(Told) as told:
-        imports()
-    assert (told.value.number, steps) == (number, ["imported"])
-    assert [signal.getsignal(number) for number in SIGNALS] == before
-
-
-def test_what_nohup_ignores_stays_ignored(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "rankdistill", "train-teacher", "digits", "--model", "resnet8", *QUICK]
-    command[-1] = "10000"
-    process = subprocess.Popen(["nohup", *command], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    epochs = (line for line in process.stdout if b"resnet8 epoch" in line)
-    next(epochs)
-    process.send_signal(signal.SIGHUP)
-    for _ in range(5):
-        assert next(epochs)
-    process.terminate()
-    process.stdout.read()
-    process.stdout.close()
-    assert process.wait(60) == 143
 
 
 def test_an_accelerator_that_is_not_there_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 a run failed (a loss became infinite, say); 2 wrong usage 
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import sys
 import warnings
@@ -54,6 +55,9 @@ commands:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (without the program's name); return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what it cannot encode of a path is not worth a run
     try:
         with warnings.catch_warnings(), stopping():
             warnings.showwarning = _note

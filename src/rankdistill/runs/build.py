@@ -19,12 +19,12 @@ from ..assembly import Assembled, assemble
 from ..contract import Method, Pair
 from ..data import DATASETS
 from ..data.dataset import DataSet
-from ..folding import fold_batch_norms
 from ..methods import METHODS
 from ..methods.combine import EachView
 from ..methods.lskd import Standardized
 from ..models import MODELS
 from ..training.clock import Clock
+from ..training.folding import fold_batch_norms
 from ..training.loggers import LOGGERS, Profile, check_packages
 from ..training.plan import Plan, Watcher
 from ..training.state import State

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from rankdistill import MODELS, Batch, Network, roles
-from rankdistill.folding import fold_batch_norms
+from rankdistill.training.folding import fold_batch_norms
 
 
 def lived(module: nn.Module) -> nn.Module:
