@@ -60,6 +60,18 @@ def paired_logits(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return at_least_float32(student), at_least_float32(teacher.detach())
 
 
+def checked_classes(labels: Tensor | None, num_classes: int, loss: str) -> Tensor:
+    """Return labels that are one class per sample, [B] int64; the rest as in `checked_labels`.
+
+    Raises:
+        ValueError: they are missing or mixed, or one is no class.
+    """
+    if labels is None or labels.ndim != 1:
+        found = "None" if labels is None else f"of shape {tuple(labels.shape)}"
+        raise ValueError(f"{loss} needs one class per sample, but Batch.labels is {found}: train on unmixed labels")
+    return checked_labels(labels, num_classes, loss)
+
+
 def checked_labels(labels: Tensor | None, num_classes: int, loss: str) -> Tensor:
     """Return labels as a loss takes them: classes [B] int64, or distributions [B, K].
 

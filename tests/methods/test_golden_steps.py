@@ -13,6 +13,8 @@ FOLDER = Path(__file__).parents[1] / "golden"
 WITHOUT_AUTHORS_NUMBERS = {
     "cald": "its paper has no public code; cald_reconstruction.npz has independent numbers",
     "rkkd": "its paper has no public code; rkkd_reconstruction.npz has independent numbers",
+    "pld": "its code was not at hand; its tests sum the formula place by place",
+    "rank": "a method of this project; its tests use SciPy's and NumPy's ranks and correlations",
     "ce": "cross-entropy is torch's own function",
     "centred_mse": "a baseline of this project, which equals ranking alignment in its linear regime",
     "normalized_ce": "a part of NORM's loss, held by NORM's numbers",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rankdistill import METHODS, Batch, CrossEntropy, Output
 
-ON_LABELS = ["ce", "nkd", "dkd", "normalized_ce"]
+ON_LABELS = ["ce", "nkd", "dkd", "normalized_ce", "pld"]
 LABELS = torch.tensor([1, 2, 5])
 LOGITS = torch.randn(2, 3, 10, generator=torch.Generator().manual_seed(1))
 

@@ -32,6 +32,7 @@ from .fitnets import FitNets as FitNets, fitnets_loss as fitnets_loss
 from .ickd import ICKD as ICKD, ickd_loss as ickd_loss
 from .kd import KD as KD, kd_loss as kd_loss
 from .kdsvd import KDSVD as KDSVD, kdsvd_loss as kdsvd_loss
+from .label_first import LabelFirst as LabelFirst, label_first as label_first
 from .lskd import Standardized as Standardized, standardize_logits as standardize_logits
 from .mlkd import (
     MLKD as MLKD,
@@ -51,7 +52,9 @@ from .normalized import (
 from .nst import NST as NST, nst_loss as nst_loss
 from .ofd import OFD as OFD, margin_distance as margin_distance, negative_margin as negative_margin
 from .pkt import PKT as PKT, pkt_loss as pkt_loss
+from .pld import PLD as PLD, pld_loss as pld_loss
 from .ra import RA as RA, rank_alignment_loss as rank_alignment_loss
+from .rank import Rank as Rank, exact_ranks as exact_ranks, rank_loss as rank_loss, rank_terms as rank_terms
 from .reviewkd import ReviewKD as ReviewKD, hierarchical_context_loss as hierarchical_context_loss
 from .rkd import RKD as RKD, rkd_angle_loss as rkd_angle_loss, rkd_distance_loss as rkd_distance_loss
 from .rkkd import RKKD as RKKD, rkkd_loss as rkkd_loss
@@ -85,7 +88,9 @@ METHODS: dict[str, type[Method]] = {
     "nst": NST,
     "ofd": OFD,
     "pkt": PKT,
+    "pld": PLD,
     "ra": RA,
+    "rank": Rank,
     "reviewkd": ReviewKD,
     "rkd": RKD,
     "rkkd": RKKD,

@@ -131,6 +131,7 @@ class CALD(Method):
         >>> losses = rule(state, dataclasses.replace(training, held_out=held_out, step=0))  # one step
     """
 
+    reads_logits_once = True
     meta: tuple[str, ...] = ("temperature_logits", "weight_logits")  # an instance has those that its mode learns
 
     temperature_logits: Tensor

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..contract import Batch, Losses, Method, Output
-from ..numerics import check_not_negative, check_positive, checked_labels, full_precision, paired_logits
+from ..numerics import check_not_negative, check_positive, checked_classes, full_precision, paired_logits
 
 
 def dkd_terms(
@@ -137,11 +137,7 @@ class DKD(Method):
         Raises:
             ValueError: labels are missing or mixed.
         """
-        labels = batch.labels
-        if labels is None or labels.ndim != 1:
-            found = "None" if labels is None else f"of shape {tuple(labels.shape)}"
-            raise ValueError(f"DKD needs one class per sample, but Batch.labels is {found}: train on unmixed labels")
-        labels = checked_labels(labels, student.logits.shape[1], "DKD")
+        labels = checked_classes(batch.labels, student.logits.shape[1], "DKD")
         target, rest = dkd_terms(student.logits, teacher.logits, labels, temperature=self.temperature)
         grown = 1.0 if batch.epoch >= self.warmup else batch.epoch / self.warmup
         return {"tckd": grown * self.alpha * target.mean(), "nckd": grown * self.beta * rest.mean()}

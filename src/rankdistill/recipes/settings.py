@@ -250,12 +250,16 @@ _ENTRIES: dict[str, SettingOf] = {
         "as from resnet32x4 to resnet8x4: {source}",  # others use this weight too, untuned
     ),
     "pkt": _beside_ce(loss("pkt", 30000.0), "RepDistiller, -b 30000; mdistiller, cifar100/pkt.yaml"),
+    "pld": _setting({"pld": loss("pld")}, "the PLD paper: in place of cross-entropy, no weight to choose", False),
     "ra": _setting(
         by_pair.ra,
         "the paper, section 4.1 and Figure 2",
         (CIFAR100_PAIRS[1], TINY_IMAGENET_PAIRS[0]),
         "{source}",
         protocol="paper",
+    ),
+    "rank": _setting(
+        {"task": CE, "rank": loss("rank", 32.0)}, "ours: docs/ranking.md", False, optim={"clip_norm": 5.0}
     ),
     "reviewkd": _setting(
         by_pair.reviewkd,

@@ -19,9 +19,7 @@ from ..assembly import Assembled, assemble
 from ..contract import Method, Pair
 from ..data import DATASETS
 from ..data.dataset import DataSet
-from ..methods import METHODS
-from ..methods.combine import EachView
-from ..methods.lskd import Standardized
+from ..methods import METHODS, EachView, LabelFirst, Standardized
 from ..models import MODELS
 from ..training.clock import Clock
 from ..training.folding import fold_batch_norms
@@ -196,9 +194,10 @@ def terms(losses: Mapping[str, Any]) -> dict[str, tuple[float, Callable[[Pair], 
 def _method(config: Any, pair: Pair) -> Method:
     method = METHODS[config.method].for_pair(pair, **_options(config))
     shared = shared_options(config.method)
-    if "standardized" in shared and config.standardized:
-        method = Standardized(method)
-    return EachView(method) if "each_view" in shared and config.each_view else method
+    for option, wrapper in (("standardized", Standardized), ("label_first", LabelFirst), ("each_view", EachView)):
+        if option in shared and getattr(config, option):
+            method = wrapper(method)
+    return method
 
 
 def check_options(losses: Mapping[str, Any]) -> None:

@@ -14,13 +14,23 @@ from .catalogue import METHODS, UPDATES, Entry
 _Weight = Annotated[float, "What the loss is multiplied by."]
 _EachView = Annotated[bool, "Apply the loss to both views of an image, and add the two."]
 _Standardized = Annotated[bool, "Standardise the logits of each image first, as LSKD does."]
+_LabelFirst = Annotated[bool, "Give the label the largest of the teacher's logits first."]
 
 
 def shared_options(name: str) -> tuple[str, ...]:
     """Return the options that a loss has beside those of its method: "weight", and those of the others that work."""
     method = METHODS[name]
-    each_view = ("each_view",) if method.attribute("views") == 1 and not method.overrides("forward") else ()
-    return ("weight", *each_view, *(("standardized",) if method.attribute("reads_logits_once") else ()))
+    plain = not method.overrides("forward")
+    each_view = ("each_view",) if method.attribute("views") == 1 and plain else ()
+    standardized = ("standardized",) if method.attribute("reads_logits_once") else ()
+    label_first = ("label_first",) if plain and _compares_logits(method) else ()
+    return ("weight", *each_view, *standardized, *label_first)
+
+
+def _compares_logits(method: Entry) -> bool:
+    """Return whether a method reads logits of a teacher, and no features, which those made for a pair may do."""
+    on_features = method.attribute("student_needs") or method.attribute("teacher_needs") or method.overrides("for_pair")
+    return method.attribute("reads_logits_once") or (method.attribute("reads_teacher") and not on_features)
 
 
 @functools.cache
@@ -28,7 +38,8 @@ def options_of(name: str) -> type[Any]:
     """Return a frozen dataclass of a method's weight and options, made from the method's signature.
 
     Beside the method's own options there are `weight`; for a method of one view `each_view`, to apply it to both views;
-    and for a method that reads logits once `standardized`, to apply it to standardised logits, as LSKD does.
+    for a method that reads logits once `standardized`, to apply it to standardised logits, as LSKD does; and for a
+    method that compares logits `label_first`, to give it a teacher whose largest logit is the label's.
 
     Raises:
         ValueError: there is no such method; the nearest names are given.
@@ -38,6 +49,7 @@ def options_of(name: str) -> type[Any]:
         "weight": ("weight", _Weight, field(default=1.0)),
         "each_view": ("each_view", _EachView, field(default=False)),
         "standardized": ("standardized", _Standardized, field(default=False)),
+        "label_first": ("label_first", _LabelFirst, field(default=False)),
     }
     shared: list[tuple[str, Any, Any]] = [known[option] for option in shared_options(name)]
     return _dataclass_of(method, shared, {"method": name}, functools.partial(_reduced, loss, "method"))
