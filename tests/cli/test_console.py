@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from small_runs import small_plan
+from torch import nn
 
 from rankdistill import MODELS
 from rankdistill.cli.console import Terminal
@@ -44,12 +45,15 @@ def test_the_opening_says_what_is_trained_before_the_first_epoch(
     odd = "runs of a[/x] :smile: [red]"
     assert main(["distill", "digits.ra", *networks, *options, "--runs", odd, "--losses.ra.distance", "l1"]) == 0
     opening = capsys.readouterr().out.split(" epoch 1/1")[0]
-    sizes = [sum(p.numel() for p in MODELS[name](3).parameters()) for name in ("resnet8", "resnet14")]
+    student, teacher = MODELS["resnet8"](3), MODELS["resnet14"](3)
+    norms = [module for module in teacher.modules() if isinstance(module, nn.BatchNorm2d)]
+    sizes = [sum(p.numel() for p in module.parameters()) for module in (student, teacher)]
+    sizes[1] -= sum(norm.num_features for norm in norms)  # their scales are in the layers' weights
     lines = [" ".join(line.split()) for line in opening.splitlines()]
     assert lines[:6] == [
         "digits.ra resnet14-resnet8",
         f"student resnet8, {sizes[0]:,} parameters",
-        f"teacher resnet14, {sizes[1]:,} parameters",
+        f"teacher resnet14, {sizes[1]:,} parameters, {len(norms)} batch norms merged into the layers before them",
         "images 30 of 3 classes; 1 epoch of 1 step",
         "loss task: ce, weight 1",
         "loss ra: ra, weight 0.3, epsilon 3.0, distance l1, units logit",

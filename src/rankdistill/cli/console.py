@@ -120,7 +120,9 @@ def opening(plan: Plan) -> Iterator[tuple[str, str]]:
     networks = {"student": plan.state.student, "teacher": plan.state.teacher}
     for role, network in networks.items():
         if network is not None:
-            yield role, " ".join([f"{about[role]}," if about.get(role) else "", _size(network.module)]).strip()
+            folded = about.get("teacher_folded") if role == "teacher" else 0
+            merged = f", {folded} batch norms merged into the layers before them" if folded else ""
+            yield role, " ".join([f"{about[role]}," if about.get(role) else "", _size(network.module) + merged]).strip()
     classes = len(plan.header.get("class_names", ()))
     of = f" of {classes} classes" if classes else ""
     yield (
