@@ -24,6 +24,8 @@ Options: `axes` leaves one of the two means out. Soft ranks of the teacher keep 
 and so read its values again. The squared distance also asks for the spread of the teacher's ranks, which soft ranks do
 not reach; it has the unit of 1 - rho. Weights by the teacher's rank, 1 / Q, move the gradient to the classes that the
 teacher puts first.
+
+The file is long because axes, ranks, distance and weights are options, of which a study is to show which matter.
 """
 
 from __future__ import annotations
