@@ -83,6 +83,7 @@ def doubled(times: int) -> bytes:
 
 
 STORAGE = b"(" + text("storage") + named("torch FloatStorage") + text("0") + text("cpu") + number(10**9) + b"NtQ"
+DOUBLE = called("numpy dtype", text("f8"), b"\x89", b"\x88")
 FORGED = {
     "a bytearray": (entry(text("w"), called("builtins bytearray", number(10**10))), "it asks for a bytearray"),
     "a bytearray of Python 2": (entry(text("w"), called("__builtin__ bytearray", number(10**10))), "a bytearray"),
@@ -106,6 +107,10 @@ FORGED = {
             text("best_acc"), called("numpy.core.multiarray scalar", called("numpy dtype", text("V2000000000")), b"C\0")
         ),
         "not a readable checkpoint",
+    ),
+    "a NumPy type that raises SystemError": (
+        entry(text("best_acc"), DOUBLE + b"(" + number(10**300) + text("<") + b"NNNK\x00K\x00K\x00tb"),
+        r"not a readable checkpoint \(SystemError\)|not a readable checkpoint \(OverflowError\)",
     ),
     "a codec": (
         entry(text("w"), called("_codecs encode", text("\u4e00" * 10**6), text("punycode"))),

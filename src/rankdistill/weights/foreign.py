@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from .archives import archive_kind
-from .pickles import UNREADABLE, ForgedPickle, read_pickled
+from .pickles import ForgedPickle, read_pickled
 
 Subtree = Literal["student", "teacher", "ema"]
 
@@ -188,7 +188,7 @@ def _load(path: Path) -> object:
     try:
         with path.open("rb") as file:
             return read_pickled(file)
-    except UNREADABLE as error:
+    except Exception as error:  # of any kind, see `read_pickled`
         asked = _GLOBAL.search(str(error))
         if asked:
             raise ValueError(

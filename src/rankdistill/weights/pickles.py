@@ -12,7 +12,6 @@ import argparse
 import os
 import pickle
 import pickletools
-import struct
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -20,24 +19,6 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
-
-UNREADABLE = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    SyntaxError,
-    struct.error,
-    zipfile.BadZipFile,
-    MemoryError,
-)
-"""What the restricted reader raises on files that are damaged or something else: it checks little of what it reads."""
 
 _MOST_OBJECTS = 10_000_000
 _MOST_NESTED = 100
@@ -56,7 +37,9 @@ def read_pickled(file: BinaryIO) -> Any:
         file: open for reading, at its start.
 
     Raises:
-        ForgedPickle: the file is whole, but no honest one. UNREADABLE: it is damaged or something else.
+        ForgedPickle: the file is whole, but no honest one.
+        Exception: it is damaged or something else. The restricted reader checks little of what it reads, and NumPy and
+            torch raise errors of any kind, SystemError among them, on what it gives them.
     """
     _look_through(file)
     file.seek(0)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .durable import check_digest, read_with_digest, write_with_digest
 from .header import read_header
-from .pickles import UNREADABLE, read_pickled
+from .pickles import read_pickled
 
 _ABOUT = "rankdistill"
 _MOST_OF_TABLE = 2**24
@@ -83,7 +83,7 @@ def load_state(path: Path) -> dict[str, Any]:
     content = read_with_digest(path, required=True)
     try:
         state = read_pickled(io.BytesIO(content))
-    except UNREADABLE as error:
+    except Exception as error:  # of any kind, see `read_pickled`
         raise ValueError(f"{path} is no checkpoint of this program") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} is no checkpoint of this program")
