@@ -109,7 +109,7 @@ def parse_flags(
         optional = type(None) in _members(flag.hint)
         read = _reader(flag.hint if item is None else item | None if optional else item)
         parser.add_argument(*flag.names, dest=".".join(flag.path), type=read, nargs=None if item is None else "*")
-    found, rest = parser.parse_known_args(list(arguments))
+    found, rest = parser.parse_known_args([_dashed(argument) for argument in arguments])
     if rest:
         _refuse_unknown(rest[0].split("=")[0], flags, hint)
     return {tuple(name.split(".")): _collected(value) for name, value in vars(found).items()}
@@ -207,6 +207,14 @@ def _refuse_unknown(name: str, flags: Sequence[Flag], hint: str) -> NoReturn:
     known = [name for flag in flags for name in (*flag.names, *(flag.switches or ()))]
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.6) if name.strip("-") else []
     raise ValueError(f"unknown option {name}: " + (f"did you mean {near[0]}?" if near else f"`{hint}` shows all"))
+
+
+def _dashed(argument: str) -> str:
+    """Return a flag with dashes for the underscores of its name."""
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}"
 
 
 def _collected(value: Any) -> Any:
