@@ -124,7 +124,7 @@ def test_schedules_reach_their_end_and_stay(schedule: str, expected: tuple[float
         ({"epsilon_epochs": 5}, "has no effect"),
         ({"epsilon_schedule": "linear"}, "give both"),
         ({"epsilon_schedule": "linear", "epsilon_end": 0.1, "epsilon_epochs": 1}, "give both"),
-        ({"epsilon_schedule": "geometric", "epsilon_end": -1.0, "epsilon_epochs": 5}, r"its end is -1\.0"),
+        ({"epsilon_schedule": "geometric", "epsilon_end": -1.0, "epsilon_epochs": 5}, r"epsilon_end is -1\.0"),
     ],
 )
 def test_wrong_options_say_what_is_wrong(options: dict[str, object], message: str) -> None:
