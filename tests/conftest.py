@@ -1,8 +1,12 @@
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
 import pytest
 import torch
+
+from rankdistill.cli.stopping import SIGNALS
 
 AUTHORS = Path(__file__).resolve().parents[2] / "shared" / "golden" / "feature"
 """The whole numbers of the authors' code for methods on features: 16 MB, not in the repository."""
@@ -32,6 +36,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Let every signal be heard, also where the tests run in the background, which a shell lets ignore SIGINT."""
+    ignored = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ from rankdistill.training.signals import EXIT_CODES
 QUICK = ["--data.image-size", "8", "--data.num-classes", "3", "--data.num-labels", "30", "--optim.epochs", "2"]
 
 
+pytestmark = pytest.mark.usefixtures("heard")
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize(
     "arguments",

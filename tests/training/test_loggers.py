@@ -95,6 +95,7 @@ class Signals:
         pass
 
 
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", EXIT_CODES)
 def test_a_signal_saves_at_the_end_of_the_step(tmp_path: Path, number: signal.Signals) -> None:
     before = signal.getsignal(number)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..runs.catalogue import METHODS
+from ..runs.options import shared_options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -148,11 +149,9 @@ def _size(module: nn.Module) -> str:
 
 def _loss(options: dict[str, Any]) -> str:
     """Return a loss's method and weight, and its options that are not the method's defaults."""
-    usual = {option.name: option.default for option in METHODS[options["method"]].options} | {
-        "each_view": False,
-        "standardized": False,
-    }
-    others = {k: v for k, v in options.items() if k not in ("method", "weight") and v != usual.get(k)}
+    usual = {option.name: option.default for option in METHODS[options["method"]].options}
+    usual |= dict.fromkeys(shared_options(options["method"]), False) | {"method": options["method"]}
+    others = {k: v for k, v in options.items() if k != "weight" and v != usual.get(k)}
     return ", ".join([options["method"], f"weight {options['weight']:g}", *(f"{k} {v}" for k, v in others.items())])
 
 
